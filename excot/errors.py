@@ -1,0 +1,20 @@
+"""The one exception that users are meant to see: what failed, the value seen, and what to do about it."""
+
+
+class ExcotError(Exception):
+    """A failure that the user can mend. ``str(error)`` is always a single line.
+
+    Args:
+        problem: what failed, with the value that was seen.
+        remedy: what to do about it, as an instruction; may be empty when the problem says it all.
+    """
+
+    def __init__(self, problem: str, remedy: str = ""):
+        self.problem = " ".join(problem.split())
+        self.remedy = " ".join(remedy.split())
+        super().__init__(f"{self.problem}: {self.remedy}" if self.remedy else self.problem)
+
+
+def import_error(package: str, extra: str) -> ExcotError:
+    """The error for an optional library that is not installed, with the exact line that installs it."""
+    return ExcotError(f"{package} is not installed", f"pip install 'excot[{extra}]'")

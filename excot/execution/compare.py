@@ -1,0 +1,160 @@
+"""When two results match: four comparators, decided together in one reading of the candidate's rows.
+
+Rows are tuples as sqlite3 gives them and are compared by Python's equality: ``1 == 1.0``, ``None == None``, text never
+equals a BLOB, and there is no tolerance for floats. That is what both official evaluators do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import NamedTuple
+
+Row = tuple
+RULES = ("set", "multiset", "ordered", "test_suite")
+
+
+class Matches(NamedTuple):
+    """Which comparators call two results equal.
+
+    Attributes:
+        set: the sets of rows are equal; column order matters (BIRD's official execution accuracy, ``evaluation.py``).
+        multiset: as ``set``, with duplicates counted (BIRD-Platinum's strict score).
+        ordered: ``multiset``, and the same order where the gold's outermost query has ORDER BY.
+        test_suite: equal bags under some permutation of the columns; equal lists where ``order by`` stands anywhere in
+            the gold; DISTINCT ignored (Spider's official rule, github.com/taoyds/test-suite-sql-eval).
+    """
+
+    set: bool = False
+    multiset: bool = False
+    ordered: bool = False
+    test_suite: bool = False
+
+
+class GoldRows:
+    """The gold result, with the forms of it that comparisons need, each made once and only when asked for."""
+
+    def __init__(self, rows: Sequence[Row]):
+        self.rows = rows
+
+    @cached_property
+    def distinct(self) -> set[Row]:
+        return set(self.rows)
+
+    @cached_property
+    def counts(self) -> Counter[Row]:
+        return Counter(self.rows)
+
+    @cached_property
+    def signatures(self) -> Counter[tuple[int, int]]:
+        return Counter(map(_signature, self.rows))
+
+
+def compare(gold: GoldRows, rows: Iterable[Row], *, ordered: bool, suite_ordered: bool) -> tuple[Matches, int]:
+    """Read a candidate's rows until it is sure which comparators match.
+
+    Never more rows are kept than the gold has, and reading stops at the first row that no comparator can forgive.
+
+    Args:
+        gold: the gold result.
+        rows: the candidate's rows, in its order; read lazily.
+        ordered: whether row order matters to ``ordered``.
+        suite_ordered: whether row order matters to ``test_suite``.
+
+    Returns:
+        The matches, and how many rows were read.
+    """
+    rows = iter(rows)
+    expected = gold.rows
+    position = 0
+    # Most candidates that are right give the gold's rows in the gold's order: nothing needs keeping until one differs.
+    for row in rows:
+        if position == len(expected) or row != expected[position]:
+            return _compare_from(gold, position, chain((row,), rows), ordered, suite_ordered)
+        position += 1
+    if position == len(expected):
+        return Matches(True, True, True, True), position
+    return Matches(set=set(expected[:position]) == gold.distinct), position
+
+
+def _compare_from(
+    gold: GoldRows, position: int, rows: Iterator[Row], ordered: bool, suite_ordered: bool
+) -> tuple[Matches, int]:
+    """Go on where the first ``position`` rows were the gold's own and the next one is not."""
+    expected = gold.rows
+    prefix = expected[:position]
+    set_alive = bag_alive = suite_alive = True
+    seen = set(prefix)
+    left = gold.counts - Counter(prefix)
+    signatures_left = gold.signatures - Counter(map(_signature, prefix))
+    kept = list(prefix)
+    read = position
+    for row in rows:
+        read += 1
+        if set_alive:
+            set_alive = row in gold.distinct
+            seen.add(row) if set_alive else seen.clear()
+        if bag_alive:
+            bag_alive = left[row] > 0
+            left[row] -= bag_alive
+        if suite_alive:
+            signature = _signature(row)
+            suite_alive = signatures_left[signature] > 0
+            signatures_left[signature] -= suite_alive
+            kept.append(row) if suite_alive else kept.clear()
+        if not (set_alive or bag_alive or suite_alive):
+            return Matches(), read
+    complete = read == len(expected)
+    multiset = bag_alive and complete
+    return (
+        Matches(
+            set=set_alive and len(seen) == len(gold.distinct),
+            multiset=multiset,
+            ordered=multiset and not ordered,  # the rows differ at `position`, so the order does
+            test_suite=suite_alive and complete and equal_under_permutation(expected, kept, suite_ordered),
+        ),
+        read,
+    )
+
+
+def _signature(row: Row) -> tuple[int, int]:
+    """A number that no permutation of the columns changes; unequal signatures mean that no permutation can help."""
+    return len(row), sum(map(hash, row))
+
+
+def equal_under_permutation(gold: Sequence[Row], rows: Sequence[Row], ordered: bool) -> bool:
+    """Whether some permutation of the columns of ``rows`` gives the gold's list (``ordered``) or bag of rows.
+
+    Both have the same, non-zero number of rows, and each row the same number of columns.
+    """
+    gold_columns, columns = list(zip(*gold, strict=True)), list(zip(*rows, strict=True))
+    if len(gold_columns) != len(columns):
+        return False
+    if ordered:
+        return Counter(gold_columns) == Counter(columns)
+    return _bags_equal(gold, gold_columns, columns)
+
+
+def _bags_equal(gold: Sequence[Row], gold_columns: list[tuple], columns: list[tuple]) -> bool:
+    """Search a column of the candidate for each of the gold's, left to right; the bags of partial rows stay equal."""
+    wanted = [Counter(column) for column in gold_columns]
+    contents = [Counter(column) for column in columns]
+
+    def extend(width: int, partial: list[Row], free: list[int]) -> bool:
+        if width == len(gold_columns):
+            return True
+        target = Counter(row[: width + 1] for row in gold)
+        tried: set[tuple] = set()
+        for index in free:
+            # Columns with the same content in the same order are interchangeable: one of them is enough.
+            if contents[index] != wanted[width] or columns[index] in tried:
+                continue
+            tried.add(columns[index])
+            longer = [(*row, value) for row, value in zip(partial, columns[index], strict=True)]
+            if Counter(longer) == target and extend(width + 1, longer, [i for i in free if i != index]):
+                return True
+        return False
+
+    return extend(0, [()] * len(gold), list(range(len(columns))))

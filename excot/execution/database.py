@@ -1,0 +1,205 @@
+"""SQLite files: find them, open them without ever changing them, and describe what is inside."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+from ..errors import ExcotError
+
+_HEADER = b"SQLite format 3\0"
+_SAMPLED_ROWS = (
+    10_000  # sample values come from the first rows only: a large table must not be scanned for three values
+)
+_SAMPLES = 3
+
+
+class DatabaseError(ExcotError):
+    """A database file that is missing, unreadable, damaged, or no SQLite database."""
+
+
+class MissingDatabase(DatabaseError):
+    """There is no file for this ``db_id``."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as the file declares it: ``references`` are ``(table, column)``, ``samples`` up to three values."""
+
+    name: str
+    type: str = ""
+    primary_key: bool = False
+    references: tuple[tuple[str, str], ...] = ()
+    samples: tuple[str | int | float | bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table or view with its columns in declaration order."""
+
+    name: str
+    columns: tuple[Column, ...]
+
+
+class Databases:
+    """A folder of databases: ``<db_id>/<db_id>.sqlite`` (Spider, BIRD) or ``<db_id>.sqlite``.
+
+    Args:
+        folder: the folder that holds them, such as Spider's ``database`` or BIRD's ``dev_databases``.
+
+    Raises:
+        DatabaseError: there is no such folder.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise DatabaseError(
+                f"no such databases folder: {self.folder}", "give the folder that holds <db_id>/<db_id>.sqlite"
+            )
+
+    def paths(self, db_id: str) -> tuple[Path, ...]:
+        """The files of one database, the main one first.
+
+        A folder of its own may hold several ``.sqlite`` files: further instances of the same schema with other
+        contents, on all of which the test-suite comparator must hold.
+
+        Raises:
+            MissingDatabase: there is no main file.
+        """
+        if Path(db_id).name == db_id:  # a db_id that is a path could lead anywhere on the disk
+            nested = self.folder / db_id / f"{db_id}.sqlite"
+            if nested.exists():
+                others = sorted(path for path in nested.parent.glob("*.sqlite") if path != nested)
+                return (nested, *others)
+            flat = self.folder / f"{db_id}.sqlite"
+            if flat.exists():
+                return (flat,)
+        raise MissingDatabase(
+            f"no database {db_id!r} in {self.folder}",
+            f"put it at {db_id}/{db_id}.sqlite or {db_id}.sqlite in that folder",
+        )
+
+
+def connect(path: str | Path) -> sqlite3.Connection:
+    """Open a database for reading only; the file, its folder and its journals stay untouched.
+
+    Raises:
+        DatabaseError: missing, a folder, without permission, empty, not SQLite, or damaged: said in one line.
+    """
+    path = Path(path)
+    _check_file(path)
+    mode = "mode=ro"
+    if not any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal")):
+        mode += "&immutable=1"  # neither locks nor a journal: nothing but the file itself is looked at
+    connection = None
+    try:
+        connection = sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?{mode}", uri=True, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        raise _damaged(path, error) from None
+    return connection
+
+
+def describe(path: str | Path) -> list[Table]:
+    """The tables and views of a database in creation order, each column with up to three sample values.
+
+    Sample values are distinct, not null, and always the same ones: the first that the table's first rows hold.
+
+    Raises:
+        DatabaseError: as `connect`, or damaged pages found on the way.
+    """
+    connection = connect(path)
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+    try:
+        found = connection.execute(
+            "SELECT name, type, sql LIKE 'CREATE VIRTUAL%' FROM sqlite_master "
+            "WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
+        ).fetchall()
+        virtual = tuple(f"{name}_" for name, _, is_virtual in found if is_virtual)
+        return [
+            Table(name, _columns(connection, name, sampled=kind == "table"))
+            for name, kind, _ in found
+            if not (virtual and name.startswith(virtual))  # the tables in which full-text search keeps its index
+        ]
+    except sqlite3.Error as error:
+        raise _damaged(Path(path), error) from None
+    finally:
+        connection.close()
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise DatabaseError(f"database {path} is a folder", "put the .sqlite file there instead")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_HEADER))
+    except FileNotFoundError:
+        raise MissingDatabase(
+            f"database {path} does not exist", "check the path, or unpack the benchmark again"
+        ) from None
+    except OSError as error:
+        raise DatabaseError(f"database {path} cannot be read ({error.strerror})", "check its permissions") from None
+    if not start:
+        raise DatabaseError(f"database {path} is empty (0 bytes)", "copy or unpack the file again")
+    if start != _HEADER:
+        seen = start.decode("utf-8", "replace")
+        raise DatabaseError(
+            f"database {path} is not a SQLite file (it begins with {seen!r})", "copy or unpack it again"
+        )
+
+
+def _columns(connection: sqlite3.Connection, table: str, sampled: bool) -> tuple[Column, ...]:
+    references: dict[str, list[tuple[str, str]]] = {}
+    for _, _, parent, column, parent_column, *_ in connection.execute(f"PRAGMA foreign_key_list({_quoted(table)})"):
+        target = parent_column or _primary_key(connection, parent)
+        references.setdefault(column.lower(), []).append((parent, target))
+    return tuple(
+        Column(
+            name=name,
+            type=type_,
+            primary_key=bool(key),
+            references=tuple(reversed(references.get(name.lower(), ()))),  # SQLite lists the last one first
+            samples=_sample(connection, table, name) if sampled else (),
+        )
+        for _, name, type_, _, _, key in connection.execute(f"PRAGMA table_info({_quoted(table)})").fetchall()
+    )
+
+
+def _primary_key(connection: sqlite3.Connection, table: str) -> str:
+    """The column that a foreign key without a column of its own refers to."""
+    keys = [name for _, name, _, _, _, key in connection.execute(f"PRAGMA table_info({_quoted(table)})") if key]
+    return keys[0] if keys else "rowid"
+
+
+def _sample(connection: sqlite3.Connection, table: str, column: str) -> tuple[str | int | float | bytes, ...]:
+    rows = connection.execute(
+        f"SELECT DISTINCT value FROM (SELECT {_quoted(column)} AS value FROM {_quoted(table)} LIMIT {_SAMPLED_ROWS}) "
+        f"WHERE value IS NOT NULL LIMIT {_SAMPLES}"
+    )
+    return tuple(value for (value,) in rows)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _damaged(path: Path, error: sqlite3.Error) -> DatabaseError:
+    return DatabaseError(f"database {path} cannot be read ({error})", "it may be damaged: copy or unpack it again")

@@ -1,0 +1,183 @@
+"""Many questions on several processes, with a hard stop for statements that never come back.
+
+Workers are programs of their own rather than forks: nothing of the caller (threads, CUDA, an unguarded main script)
+reaches them, and each can be killed without harm to the others.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+
+from ..errors import ExcotError
+from .verify import GOLD, GoldOutcome, Outcome, Task, Verdict
+from .worker import BEACON_SIZE, read_beacon, write_beacon
+
+GRACE = 1.0
+"""Seconds past its limit after which a statement is ended from outside."""
+
+
+def verify_all(tasks: Iterable[Task], processes: int | None = None) -> Iterator[tuple[str, Verdict]]:
+    """Verify questions in parallel.
+
+    Tasks are drawn only as workers come free, and verdicts are yielded in the order in which they are ready. A
+    statement that SQLite does not interrupt is ended `GRACE` seconds after its limit and marked ``timeout``; a worker
+    that dies is replaced and its unfinished work done again; a statement at which two workers died is an ``error``.
+
+    Args:
+        tasks: the questions.
+        processes: how many workers; by default one for each core this process may use.
+
+    Yields:
+        The task's id and its verdict.
+
+    Raises:
+        DatabaseError: a database is missing or damaged. Verdicts yielded before stay valid.
+        ExcotError: workers cannot be started at all.
+    """
+    queue = iter(tasks)
+    workers: list[_Worker] = []
+    try:
+        for _ in range(processes or available_cores()):
+            task = next(queue, None)
+            if task is None:
+                break
+            workers.append(_Worker(task))
+        while workers:
+            for worker in _ready(workers):
+                verdict = worker.step()
+                if verdict is None:
+                    continue
+                yield worker.task.id, verdict
+                task = next(queue, None)
+                if task is None:
+                    workers.remove(worker)
+                    worker.close()
+                else:
+                    worker.give(task)
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def available_cores() -> int:
+    """Cores that this process may run on; fewer than the machine's under a job scheduler."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ready(workers: list[_Worker]) -> list[_Worker]:
+    """Wait until a worker has said something or one is overdue, and return those."""
+    patience = max(0.0, min(worker.overdue_at() for worker in workers) - time.monotonic())
+    heard = set(wait([worker.connection for worker in workers], timeout=patience))
+    now = time.monotonic()
+    return [worker for worker in workers if worker.connection in heard or worker.overdue_at() <= now]
+
+
+class _Worker:
+    """One process, the task it is at, and what is known of that task so far."""
+
+    def __init__(self, task: Task):
+        self._start()
+        self.give(task)
+
+    def give(self, task: Task) -> None:
+        self.task = task
+        self._known: dict[int, Outcome | GoldOutcome] = {}
+        self._deaths: Counter[int] = Counter()
+        self._send_task()
+
+    def overdue_at(self) -> float:
+        """When (``time.monotonic``) the current statement has outlived its limit and the grace."""
+        _, started = read_beacon(self._beacon)
+        return started + self.task.limits.seconds + GRACE
+
+    def step(self) -> Verdict | None:
+        """Take in what the worker has sent, or end it where it is overdue; the verdict once the task is complete."""
+        if not self.connection.poll():
+            place, _ = read_beacon(self._beacon)
+            self._give_up(
+                place, "timeout", f"more than {self.task.limits.seconds:g} s, and SQLite could not interrupt it"
+            )
+            return self._replace()
+        try:
+            message = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            return self._bury()
+        if isinstance(message, ExcotError):
+            raise message
+        outcomes, complete = message
+        self._known.update(outcomes)
+        return self._verdict() if complete else None
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self.connection.close()
+        self._beacon.close()
+
+    def _bury(self) -> Verdict | None:
+        place, _ = read_beacon(self._beacon)
+        self._deaths[place] += 1
+        if self._deaths[place] > 1:
+            code = self._process.wait()
+            self._give_up(place, "error", f"two worker processes died while executing this (exit status {code})")
+        return self._replace()
+
+    def _give_up(self, place: int, status: str, error: str) -> None:
+        seconds = time.monotonic() - read_beacon(self._beacon)[1]
+        outcome = GoldOutcome if place == GOLD else Outcome
+        self._known[place] = outcome(status, error=error, seconds=seconds)
+
+    def _replace(self) -> Verdict | None:
+        """A fresh process for what is left of the task."""
+        self.close()
+        self._start()
+        if len(self._known) == len(self.task.candidates) + 1:
+            return self._verdict()
+        self._send_task()
+        return None
+
+    def _verdict(self) -> Verdict:
+        return Verdict(self._known[GOLD], tuple(self._known[place] for place in range(len(self.task.candidates))))
+
+    def _send_task(self) -> None:
+        write_beacon(self._beacon, GOLD)
+        # A gold that ran is executed again in a fresh process: its rows were never sent. One that was given up is not.
+        known = {
+            place: outcome
+            for place, outcome in self._known.items()
+            if not (isinstance(outcome, GoldOutcome) and outcome.status in ("ok", "empty"))
+        }
+        try:
+            self.connection.send((self.task, known))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it died while idle; the end of the connection is what `step` sees next
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs, tempfile.TemporaryFile() as file:
+            file.truncate(BEACON_SIZE)
+            self._beacon = mmap.mmap(file.fileno(), BEACON_SIZE)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "excot.execution.worker", str(theirs.fileno()), str(file.fileno())],
+                pass_fds=(theirs.fileno(), file.fileno()),
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            )
+        self.connection = Connection(ours.detach())
+        try:
+            self.connection.recv()  # "ready": a worker that cannot even start must not look like a bad statement
+        except (EOFError, ConnectionResetError):
+            code = self._process.wait()
+            raise ExcotError(
+                f"a worker process could not be started (exit status {code})",
+                "see its message above; is memory or the process limit exhausted?",
+            ) from None

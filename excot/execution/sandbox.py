@@ -1,0 +1,177 @@
+"""One statement on one SQLite database, safely: read-only, bounded in time and memory, nothing left behind.
+
+What it covers: the file is opened read-only and immutable; an authorizer lets a statement read, select, call functions
+and recurse, and nothing else; one statement at a time; wall time, the length of a value and SQLite's own memory are
+limited. What it does not cover: a single step that SQLite never interrupts (one very long function call). Those are
+ended from outside by the process pool, in whose workers sandboxes live (``pool.py``).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from .compare import Row
+from .database import DatabaseError, connect
+
+T = TypeVar("T")
+Status = Literal["ok", "error", "timeout", "too_large", "refused"]
+
+_INSTRUCTIONS_BETWEEN_CLOCK_READINGS = 1_000
+_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_FORBIDDEN_FUNCTIONS = {"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"}
+_DATABASE_AT_FAULT = ("malformed", "not a database", "disk i/o error", "unable to open database file")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one statement may use.
+
+    Attributes:
+        seconds: wall time. 5 for labels; 30 for scores, as BIRD's official script allows.
+        rows: rows of a gold result that are kept; a candidate never keeps more than its gold has.
+        result_bytes: bytes of a gold result that are kept, estimated.
+        value_bytes: length of one value (and of one row inside SQLite).
+        sql_bytes: length of the statement.
+        heap_bytes: memory of SQLite in one process, sorting and temporary indices included.
+    """
+
+    seconds: float = 5.0
+    rows: int = 1_000_000
+    result_bytes: int = 200_000_000
+    value_bytes: int = 10_000_000
+    sql_bytes: int = 1_000_000
+    heap_bytes: int = 200_000_000
+
+
+class TooLarge(Exception):
+    """Raised by a reader of rows when it will not keep more of them."""
+
+
+@dataclass(frozen=True)
+class Execution(Generic[T]):
+    """What became of a statement: ``value`` is what its rows were read into (``None`` unless ``status`` is ``ok``)."""
+
+    status: Status
+    value: T | None
+    error: str | None
+    seconds: float
+
+
+class Sandbox:
+    """A database that any statement may be tried on.
+
+    Args:
+        path: the SQLite file.
+        limits: what each statement may use.
+
+    Raises:
+        DatabaseError: the file is missing, empty, or no SQLite database.
+    """
+
+    def __init__(self, path: str | Path, limits: Limits):
+        self.path, self.limits = Path(path), limits
+        self._deadline = 0.0
+        self._denied: str | None = None
+        self._connection = connect(path)
+        # Replacement instead of an error or a loss: what cannot be decoded is the same for gold and candidate.
+        self._connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+        self._connection.execute(f"PRAGMA hard_heap_limit = {limits.heap_bytes}").close()
+        if hasattr(self._connection, "setlimit"):  # Python 3.11; before that the heap limit alone bounds a value
+            self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.value_bytes)
+            self._connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, limits.sql_bytes)
+            self._connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        self._connection.set_authorizer(self._authorize)
+        self._connection.set_progress_handler(self._out_of_time, _INSTRUCTIONS_BETWEEN_CLOCK_READINGS)
+
+    def run(self, sql: str, read: Callable[[Iterator[Row]], T]) -> Execution[T]:
+        """Execute one statement and hand its rows, as they come, to ``read``.
+
+        Args:
+            sql: the statement, any text whatever.
+            read: takes an iterator of rows (tuples) and makes something of them; it may stop early, and may raise
+                `TooLarge`.
+
+        Raises:
+            DatabaseError: the file itself is damaged or gone; no statement is to blame for that.
+        """
+        started = time.perf_counter()
+        self._deadline = started + self.limits.seconds
+        self._denied = None
+        status: Status = "ok"
+        value, error, cursor = None, None, None
+        try:
+            if len(sql) > self.limits.sql_bytes:
+                raise TooLarge(f"the statement has {len(sql):,} characters, the limit is {self.limits.sql_bytes:,}")
+            cursor = self._connection.execute(sql)
+            if cursor.description is None:
+                raise sqlite3.ProgrammingError("not a query: the statement has no result")
+            value = read(cursor)
+        # sqlite3.Warning: several statements (Python 3.10, 3.11); ValueError and OverflowError: text that is no SQL at
+        # all, such as NUL characters and lone surrogates; RecursionError and MemoryError: an outsized row.
+        except (
+            sqlite3.Error,
+            sqlite3.Warning,
+            ValueError,
+            OverflowError,
+            MemoryError,
+            RecursionError,
+            TooLarge,
+        ) as exception:
+            status, error = self._explain(exception)
+        finally:
+            if cursor is not None:
+                cursor.close()
+        return Execution(status, value, error, time.perf_counter() - started)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _out_of_time(self) -> bool:
+        return time.perf_counter() > self._deadline
+
+    def _authorize(self, action: int, first: str | None, second: str | None, *_: Any) -> int:
+        if action in _ALLOWED and not (action == sqlite3.SQLITE_FUNCTION and second in _FORBIDDEN_FUNCTIONS):
+            return sqlite3.SQLITE_OK
+        # Opening a virtual table (json_each, FTS) declares its columns, which SQLite calls an update of sqlite_master;
+        # a real update of that table it refuses by itself. FTS5 also asks whether the file has changed.
+        if (action, first) == (sqlite3.SQLITE_UPDATE, "sqlite_master"):
+            return sqlite3.SQLITE_OK
+        if (action, first, second) == (sqlite3.SQLITE_PRAGMA, "data_version", None):
+            return sqlite3.SQLITE_OK
+        self._denied = _ACTION_NAMES.get(action, f"action {action}")
+        return sqlite3.SQLITE_DENY
+
+    def _explain(self, exception: BaseException) -> tuple[Status, str]:
+        message = str(exception) or type(exception).__name__
+        lowered = message.lower()
+        if self._denied is not None:
+            return "refused", f"{message} ({self._denied})"
+        if isinstance(exception, TooLarge) or "too big" in lowered or "too large" in lowered:
+            return "too_large", message
+        if isinstance(exception, MemoryError) or "out of memory" in lowered:
+            return "too_large", f"more than {self.limits.heap_bytes:,} bytes of memory"
+        if "interrupted" in lowered:
+            return "timeout", f"more than {self.limits.seconds:g} s"
+        if any(sign in lowered for sign in _DATABASE_AT_FAULT):
+            raise DatabaseError(
+                f"database {self.path} cannot be read ({message})",
+                "restore the file, then start the same command again",
+            ) from None
+        return "error", message
+
+
+_ACTION_NAMES = {
+    getattr(sqlite3, f"SQLITE_{name}"): name.replace("_", " ").lower()
+    for name in (
+        "ALTER_TABLE ANALYZE ATTACH CREATE_INDEX CREATE_TABLE CREATE_TEMP_INDEX CREATE_TEMP_TABLE "
+        "CREATE_TEMP_TRIGGER CREATE_TEMP_VIEW CREATE_TRIGGER CREATE_VIEW CREATE_VTABLE DELETE DETACH DROP_INDEX "
+        "DROP_TABLE DROP_TEMP_INDEX DROP_TEMP_TABLE DROP_TEMP_TRIGGER DROP_TEMP_VIEW DROP_TRIGGER DROP_VIEW "
+        "DROP_VTABLE FUNCTION INSERT PRAGMA REINDEX SAVEPOINT TRANSACTION UPDATE"
+    ).split()
+}

@@ -1,0 +1,81 @@
+"""The process in which statements run: ``python -m excot.execution.worker CONNECTION BEACON``, started by the pool.
+
+It reads tasks from a socket and answers with outcomes. In the beacon, a few shared bytes, stands which statement it is
+at and since when, so that the pool can end it from outside when SQLite does not come back.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+
+from .database import DatabaseError
+from .verify import Verifier
+
+ADDRESS_SPACE = 2 << 30
+"""Bytes of address space of one worker: the operating system's word where SQLite's own limits did not hold."""
+
+_BEACON = struct.Struct("=qd")  # the statement's place, and when it was started (time.monotonic)
+BEACON_SIZE = _BEACON.size
+_SEND_EVERY = 0.05  # s; what a worker that is ended has not yet sent is done again, and that is never more than this
+
+
+def write_beacon(beacon: mmap.mmap, place: int) -> None:
+    _BEACON.pack_into(beacon, 0, place, time.monotonic())
+
+
+def read_beacon(beacon: mmap.mmap) -> tuple[int, float]:
+    return _BEACON.unpack_from(beacon)
+
+
+def main(connection_fd: int, beacon_fd: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _limit_memory()
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    beacon = mmap.mmap(beacon_fd, BEACON_SIZE)
+    connection = Connection(connection_fd)
+    verifier = Verifier(on_statement=lambda place: write_beacon(beacon, place))
+    connection.send("ready")
+    try:
+        while True:
+            task, known = connection.recv()
+            outcomes, sent = [], time.monotonic()
+            try:
+                for outcome in verifier.verify(task, known):
+                    outcomes.append(outcome)
+                    if time.monotonic() - sent > _SEND_EVERY:
+                        connection.send((outcomes, False))
+                        outcomes, sent = [], time.monotonic()
+            except DatabaseError as error:
+                connection.send(error)
+            else:
+                connection.send((outcomes, True))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the parent has what it wanted, or is gone
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (ImportError, ValueError, OSError):
+        pass  # a system without this limit (macOS refuses it): SQLite's own limits are what remains
+
+
+def _end_with_parent(parent: int) -> None:
+    """A parent that was killed cannot end a worker that is stuck in a statement, so the worker looks by itself."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,17 @@
+"""Fixtures that every test file shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real Spider and BIRD data; tests that need it skip where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("real benchmark data not found at ../shared/data")
+    return SHARED_DATA
