@@ -6,6 +6,7 @@ import asyncio
 import base64
 import email.utils
 import socket
+import threading
 import time
 import traceback
 from typing import Any
@@ -155,14 +156,15 @@ def test_content_in_typed_parts_is_joined() -> None:
 
 
 def test_the_pool_does_not_limit_the_requests_in_flight() -> None:
-    def slow(request: Request) -> Reply:
-        reply = obedient(request)
-        reply.delay = 0.5
-        return reply
+    everybody = threading.Barrier(150)
 
-    with ChatServer(otherwise=slow) as server:
-        ask(OpenAI("tiny", server.url), times=150)
-    assert server.most_at_once == 150
+    def together(request: Request) -> Reply:
+        everybody.wait(timeout=30)
+        return obedient(request)
+
+    with ChatServer(otherwise=together) as server:
+        ask(OpenAI("tiny", server.url, max_retries=0), times=150)
+    assert len(server.requests) == server.most_at_once == 150
 
 
 # -- what an endpoint does not take

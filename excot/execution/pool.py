@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
 from ..errors import ExcotError
@@ -156,10 +157,9 @@ class _Worker:
             for place, outcome in self._known.items()
             if not (isinstance(outcome, GoldOutcome) and outcome.status in ("ok", "empty"))
         }
-        try:
+        # One that died while idle cannot be sent anything; the end of the connection is what `step` sees next.
+        with suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send((self.task, known))
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it died while idle; the end of the connection is what `step` sees next
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -167,7 +167,11 @@ class _Worker:
             file.truncate(BEACON_SIZE)
             self._beacon = mmap.mmap(file.fileno(), BEACON_SIZE)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "excot.execution.worker", str(theirs.fileno()), str(file.fileno())],
+                [
+                    sys.executable,
+                    "-c",
+                    f"from excot.execution import worker; worker.main({theirs.fileno()}, {file.fileno()})",
+                ],
                 pass_fds=(theirs.fileno(), file.fileno()),
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},

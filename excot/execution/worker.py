@@ -1,4 +1,4 @@
-"""The process in which statements run: ``python -m excot.execution.worker CONNECTION BEACON``, started by the pool.
+"""The process in which statements run; the pool starts it and passes two file descriptors.
 
 It reads tasks from a socket and answers with outcomes. In the beacon, a few shared bytes, stands which statement it is
 at and since when, so that the pool can end it from outside when SQLite does not come back.
@@ -10,7 +10,6 @@ import mmap
 import os
 import signal
 import struct
-import sys
 import threading
 import time
 from multiprocessing.connection import Connection
@@ -75,7 +74,3 @@ def _end_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -104,13 +105,10 @@ def _writer(question: dict[str, Any]) -> Callable[[Random, bool], Answer]:
     gold = (question.get("gold_sql") or "").strip().rstrip("; \n")
     if not gold:
         raise BackendError(f"question {question.get('id')} has no gold SQL", "the teacher answers from the gold")
-    try:
-        # RecursionError: a very deep expression.
+    with suppress(sqlglot.errors.SqlglotError, RecursionError):
         tree = sqlglot.parse_one(gold, read="sqlite")
-        if isinstance(tree, exp.Query):
+        if isinstance(tree, (exp.Select, exp.SetOperation)):
             return _Author(question, gold, tree).write
-    except (sqlglot.errors.SqlglotError, RecursionError):
-        pass
     return lambda rng, wrong: _unparsed(question, gold, rng, wrong)
 
 

@@ -115,7 +115,8 @@ class _Answer:
             facts["meaning"] = SET_MEANINGS[facts["word"].split()[0]].format(**facts)
         facts["steps"] = str(len(part.parts))
         fitting = [phrase for phrase in phrases if all(name in facts for name in _fields(phrase))]
-        return self._rng.choice(fitting).format(**facts)
+        text = self._rng.choice(fitting).format(**facts)
+        return text[0].upper() + text[1:]
 
 
 def _fields(phrase: str) -> Iterator[str]:

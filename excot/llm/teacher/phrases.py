@@ -15,8 +15,8 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "Which rows remain when only those are kept where {condition}?",
     ),
     "group": (
-        "What are {values}, per group of {keys}?",
-        "Grouped by {keys}, what do we get for {values}?",
+        "What do we get for {values} in each group of {keys}?",
+        "Grouped by {keys}, what comes out for {values}?",
         "How do the rows add up for each {keys}?",
     ),
     "having": (
@@ -117,6 +117,7 @@ ASSEMBLED: dict[str, tuple[str, ...]] = {
         "What is left is to select {what}.",
         "Put the pieces together and return {what}.",
         "The select list is {what}.",
+        "Only the select list is missing now.",
     ),
     "set": (
         "Put {word} between the results of {left} and {right}: {meaning}.",

@@ -18,7 +18,6 @@ _TOKEN = re.compile(
     r"""|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+|\w+"""  # numbers and words
     r"""|--|/\*|<>|!=|<=|>=|==|\|\||->>|->|<<|>>|\S"""
 )
-_BACKTICKED = re.compile(r"`[^`'\"]+`")
 _SAME_OPERATOR = {"!=": "<>", "==": "="}
 _COMMENTS = {"--", "/*"}
 
@@ -49,14 +48,13 @@ def render(node: exp.Expression, pretty: bool = False) -> str:
 
 
 def in_backticks(sql: str, original: str) -> str:
-    """Quote the names of ``sql`` as ``original`` does, where that uses backticks (sqlglot writes double quotes).
+    """Put the quoted names of ``sql`` in backticks (sqlglot writes double quotes), as the prompts ask for.
 
-    Nothing is done where the original has double quotes, too: they may be strings.
+    Nothing is done where the original has double quotes: they may be strings.
     """
-    if '"' not in original:
-        for quoted in set(_BACKTICKED.findall(original)):
-            sql = sql.replace(f'"{quoted[1:-1]}"', quoted)
-    return sql
+    if '"' in original or '"' not in sql:
+        return sql
+    return _TOKEN.sub(lambda token: _backticked(token.group()), sql)
 
 
 def same_tokens(one: str, other: str) -> bool:
@@ -91,6 +89,12 @@ def as_written(original: str, edited: str) -> str:
 def _lowered(token: str) -> str:
     """Keywords and functions in small letters; names with a small letter or a digit are left as they are."""
     return token.lower() if len(token) > 1 and token.isalpha() and token.isupper() else token
+
+
+def _backticked(token: str) -> str:
+    if token[0] != '"' or len(token) < 2:
+        return token
+    return "`" + token[1:-1].replace('""', '"').replace("`", "``") + "`"
 
 
 def _canonical(sql: str) -> list[str]:

@@ -118,9 +118,9 @@ def forgot_to_aggregate(root: exp.Expression, schema: Schema, rng: Random) -> bo
         node = projection.unalias()
         if isinstance(node, (exp.Count, exp.Sum, exp.Avg, exp.Max, exp.Min)):
             inner = node.this
-            if isinstance(inner, exp.Distinct):
+            if isinstance(inner, exp.Distinct) and inner.expressions:
                 inner = inner.expressions[0]
-            if alone or not isinstance(inner, exp.Star):
+            if inner is not None and (alone or not isinstance(inner, exp.Star)):
                 places.append((node, inner))
     if not places:
         return False
@@ -130,7 +130,8 @@ def forgot_to_aggregate(root: exp.Expression, schema: Schema, rng: Random) -> bo
 
 
 def missing_distinct(root: exp.Expression, schema: Schema, rng: Random) -> bool:
-    if not (places := list(root.find_all(exp.Distinct))):
+    places = [node for node in root.find_all(exp.Distinct) if isinstance(node.parent, exp.Select) or node.expressions]
+    if not places:
         return False
     node = rng.choice(places)
     if isinstance(node.parent, exp.Select):
@@ -189,7 +190,7 @@ def wrong_order_column(root: exp.Expression, schema: Schema, rng: Random) -> boo
 
 
 def wrong_limit(root: exp.Expression, schema: Schema, rng: Random) -> bool:
-    places = [limit for limit in root.find_all(exp.Limit) if limit.expression.name.isdigit()]
+    places = [limit for limit in root.find_all(exp.Limit) if limit.expression and limit.expression.name.isdigit()]
     if not places:
         return False
     limit = rng.choice(places)

@@ -7,9 +7,17 @@ from collections.abc import Iterator
 from random import Random
 
 from sqlglot import exp
-from sqlglot.tokens import Tokenizer
 
 from .schema import Column, Schema
+
+# The words that SQLite does not take for a column's or a table's name unless they are quoted.
+_RESERVED = frozenset(
+    """ADD ALL ALTER AND AS AUTOINCREMENT BETWEEN CASE CAST CHECK COLLATE COMMIT CONSTRAINT CREATE CROSS CURRENT_DATE
+    CURRENT_TIME CURRENT_TIMESTAMP DEFAULT DEFERRABLE DELETE DISTINCT DROP ELSE ESCAPE EXCEPT EXISTS FOREIGN FROM
+    FULL GROUP HAVING IN INDEX INDEXED INNER INSERT INTERSECT INTO IS ISNULL JOIN LEFT LIMIT NATURAL NOT NOTHING
+    NOTNULL NULL ON OR ORDER OUTER PRIMARY RAISE REFERENCES RETURNING RIGHT SELECT SET TABLE THEN TO TRANSACTION
+    UNION UNIQUE UPDATE USING VALUES WHEN WHERE""".split()
+)
 
 COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE)
 
@@ -91,7 +99,7 @@ def schema_column(column: exp.Column, schema: Schema) -> Column | None:
 
 def identifier(name: str) -> exp.Identifier:
     """A name, in quotes where SQLite needs them."""
-    plain = re.fullmatch(r"[A-Za-z_]\w*", name) and name.upper() not in Tokenizer.KEYWORDS
+    plain = re.fullmatch(r"[A-Za-z_]\w*", name) and name.upper() not in _RESERVED
     return exp.Identifier(this=name, quoted=not plain)
 
 

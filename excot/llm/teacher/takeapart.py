@@ -13,7 +13,7 @@ from sqlglot import exp
 
 from . import sites
 from .schema import Schema
-from .words import Words, listed, rows
+from .words import Words, listed
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class _Splitter:
             parts += self._nested(query, numbers)
             sides = {"left": self._side(query.this), "right": self._side(query.expression), "word": _set_word(query)}
             pseudo = "<{left}> {word} <{right}>".format(**sides)
-            for key in ("order", "limit"):
+            for key in ("order", "limit", "offset"):
                 if clause := query.args.get(key):
                     pseudo += f"\n{self.words.pseudo(clause)}"
             kind = "set" if kind == "main" else kind
@@ -93,12 +93,12 @@ class _Splitter:
             parts += self._nested(select, numbers)
             return self.words.pseudo(select)
 
+        makers = {"filter": self._filter, "group": self._group, "order": self._order}
+        makers |= {"table": self._join, "join": self._join}
         source = ""
         for name in steps or ["table"]:
             number = next(numbers)
-            make = {"table": self._join, "join": self._join, "filter": self._filter}.get(name)
-            make = make or {"group": self._group, "order": self._order}[name]
-            parts.append(make(select, number, source))
+            parts.append(makers[name](select, number, source))
             source = f"<{number}>"
         distinct = "DISTINCT " if select.args.get("distinct") else ""
         shown = ", ".join(self.words.pseudo(projection) for projection in select.expressions)
@@ -117,7 +117,7 @@ class _Splitter:
         numbers = _Numbers(number)
         parts = [part for node in [clause, *joins] if node for part in self._nested(node, numbers)]
         links = [self.words.pseudo(join.args["on"]) for join in joins if join.args.get("on")]
-        facts = {"tables": self.words.tables(select), "columns": self._columns(select)}
+        facts = {"tables": self.words.tables(select)}
         facts["links"] = listed(f"`{link}`" if "`" not in link else link for link in links)
         pseudo = " ".join(self.words.pseudo(node) for node in [clause, *joins] if node)
         kind = "join" if joins else "table"
@@ -153,8 +153,8 @@ class _Splitter:
         order, limit = select.args.get("order"), select.args.get("limit")
         parts = self._nested(order, _Numbers(number)) if order else []
         facts = {"keys": self.words.keys(order) if order else ""}
-        facts["limit"] = rows(self.words.sql(limit.expression)) if limit else ""
-        clauses = [self.words.pseudo(clause) for clause in (order, limit) if clause]
+        facts["limit"] = self.words.limit(limit) if limit else ""
+        clauses = [self.words.pseudo(clause) for clause in (order, limit, select.args.get("offset")) if clause]
         source = source or self._plain_source(select)
         sql = self._upto(select, "where", "group", "having", "order", "limit", "offset")
         return SubQuestion("order", number, facts, "\n".join([f"ROWS OF {source}", *clauses]), sql, tuple(parts))
@@ -191,16 +191,17 @@ class _Splitter:
         return number
 
     def _side(self, query: exp.Expression) -> str:
-        return self.words.numbers.get(id(query.unnest()), "")
+        return self.words.numbers.get(id(query.unnest()), "?")  # a side that is no query: nonsense that parses
 
     def _plain_source(self, select: exp.Select) -> str:
-        return ", ".join(source.name or "<?>" for source in sites.sources(select).values()) or "nothing"
+        return ", ".join(source.name for source in sites.sources(select).values()) or "nothing"
 
     def _columns(self, select: exp.Select) -> str:
         """What the schema says about the columns in use, table by table."""
         used: dict[str, list[str]] = {}
         for column in sites.real_columns(select, select, self.schema):
-            if table := sites.table_of(column, self.schema):
+            table = sites.table_of(column, self.schema)
+            if table and self.schema.of(table):
                 used.setdefault(table, []).append(f"`{column.name}`")
         return "; ".join(f"`{table}` has {listed(dict.fromkeys(names))}" for table, names in used.items())
 

@@ -25,6 +25,6 @@ def make_text_mistake(sql: str, rng: Random) -> tuple[str, str]:
     edits = [(kind, re.sub(pattern, new, sql, count=1).strip()) for kind, pattern, new in _EDITS]
     edits = [(kind, edited) for kind, edited in edits if edited and edited != sql.strip()]
     if not edits:
-        return f"{sql.rstrip().rstrip(';')} LIMIT 1", "wrong limit"
+        return f"{sql.rstrip().rstrip(';')}\nLIMIT 1", "wrong limit"  # a line of its own: a comment may end the last
     kind, edited = rng.choice(edits)
     return edited, kind

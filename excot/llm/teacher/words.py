@@ -80,8 +80,8 @@ class Words:
 
     def condition(self, node: exp.Expression) -> str:
         if isinstance(node, (exp.And, exp.Or)):
-            word = "and" if isinstance(node, exp.And) else "or"
-            return f"{self.condition(node.this)} {word} {self.condition(node.expression)}"
+            word = " and " if isinstance(node, exp.And) else " or "
+            return word.join(self.condition(part) for part in node.flatten(unnest=False))
         if isinstance(node, exp.Paren):
             return f"({self.condition(node.this)})"
         if type(node) in _COMPARED:
@@ -114,6 +114,11 @@ class Words:
         ways = {True: "descending", False: "ascending"}
         return listed(f"{self.expression(key.this)}, {ways[bool(key.args.get('desc'))]}" for key in order.expressions)
 
+    def limit(self, limit: exp.Expression) -> str:
+        """``the first row``, ``the first 3 rows``."""
+        count = self.sql(limit.expression or limit)
+        return "the first row" if count == "1" else f"the first {count} rows"
+
     def gist(self, query: exp.Expression) -> str:
         """A whole query in one phrase: ``the average `age` from `singer`, where `country` is 'France'``."""
         query = query.unnest()
@@ -131,7 +136,7 @@ class Words:
         if order := query.args.get("order"):
             text += f", sorted by {self.keys(order)}"
         if limit := query.args.get("limit"):
-            text += f", only {rows(self.sql(limit.expression))}"
+            text += f", only {self.limit(limit)}"
         return text
 
     def _column(self, node: exp.Column) -> str:
@@ -168,8 +173,3 @@ def listed(items: Iterable[str]) -> str:
     """``a, b and c``."""
     *first, last = list(items) or [""]
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def rows(count: str) -> str:
-    """``the first row``, ``the first 3 rows``."""
-    return "the first row" if count == "1" else f"the first {count} rows"

@@ -1,0 +1,92 @@
+"""What `sft` and `pairs` have in common: which answers are right, and the prompt that a student sees."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..errors import ExcotError
+from ..prompts import Prompt
+from ..run import Run
+
+log = logging.getLogger("excot")
+
+Message = dict[str, str]
+
+
+def student_prompts(run: Run) -> Callable[[dict[str, Any]], list[Message]]:
+    """How to render a question for a student: the prompt of its answers, without the teacher's few-shot examples.
+
+    The template comes from the run folder itself, so that data made elsewhere trains under the prompt it was made
+    with.
+
+    Raises:
+        ExcotError: the template is not in the run folder, or is not the one that the answers were made with.
+    """
+    prompts: dict[str, Prompt] = {}
+
+    def render(row: dict[str, Any]) -> list[Message]:
+        prompt_id = row["prompt_id"]
+        if prompt_id not in prompts:
+            prompts[prompt_id] = _stored(run, prompt_id)
+        return prompts[prompt_id].messages(row["question"], row["schema"] or "", row["evidence"])
+
+    return render
+
+
+def usable_rows(run: Run) -> Iterator[dict[str, Any]]:
+    """Verified questions whose gold ran and returned rows; an empty result would call too much right."""
+    for row in run.read("verified"):
+        if row["gold"]["status"] == "ok":
+            yield row
+
+
+def right_answers(row: dict[str, Any], rule: str) -> list[dict[str, Any]]:
+    """A question's right candidates in their order, each text once, without those that were cut off at the end."""
+    return _different(
+        candidate
+        for candidate in row["candidates"]
+        if candidate["matches"][rule] and candidate["finish_reason"] != "length"
+    )
+
+
+def wrong_answers(row: dict[str, Any], rule: str, statuses: list[str]) -> list[dict[str, Any]]:
+    """A question's wrong candidates of certain statuses in their order, each text once."""
+    return _different(
+        candidate
+        for candidate in row["candidates"]
+        if not candidate["matches"][rule] and candidate["status"] in statuses
+    )
+
+
+def said(text: str) -> list[Message]:
+    """An answer as the assistant's only message."""
+    return [{"role": "assistant", "content": text}]
+
+
+def warn_of_leak(run: Run) -> None:
+    """Say it when the questions are not a train split: a model trained on them cannot be scored on them."""
+    split = run.entry("questions")["split"]
+    if split != "train":
+        log.warning("these are %s questions: scores on them mean nothing for a model trained on this data", split)
+
+
+def _stored(run: Run, prompt_id: str) -> Prompt:
+    path = run.prompt_path(prompt_id)
+    name = prompt_id.rpartition("-")[0]
+    try:
+        prompt = Prompt(name, path.read_text("utf-8"))
+    except OSError as error:
+        raise ExcotError(f"cannot read the prompt template {path} ({error.strerror})", "restore the file") from None
+    if prompt.id != prompt_id:
+        raise ExcotError(f"{path} was changed: its text has the id {prompt.id}", "restore the file")
+    return prompt
+
+
+def _different(candidates: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    by_text: dict[str, dict[str, Any]] = {}
+    for candidate in candidates:
+        if candidate["text"]:
+            by_text.setdefault(candidate["text"], candidate)
+    return list(by_text.values())

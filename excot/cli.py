@@ -1,0 +1,146 @@
+"""The ``excot`` command: verbs become stage functions, flags become configs, failures become one line and a remedy."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import os
+import sys
+from dataclasses import dataclass, fields
+from importlib import import_module
+from typing import Any, get_type_hints
+
+from . import __version__, config
+from .errors import ExcotError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb: its options, and where the function is that takes them and returns the lines to print."""
+
+    options: type
+    module: str
+    function: str
+
+
+VERBS = {
+    "questions": Verb(config.QuestionsConfig, "builders.questions", "make_questions"),
+    "generate": Verb(config.GenerateConfig, "builders.generations", "generate"),
+    "verify": Verb(config.VerifyConfig, "builders.verified", "verify"),
+    "sft": Verb(config.SftConfig, "builders.sft", "make_sft"),
+    "pairs": Verb(config.PairsConfig, "builders.pairs", "make_pairs"),
+    "doctor": Verb(config.DoctorConfig, "doctor", "doctor"),
+    "demo": Verb(config.DemoConfig, "demo", "demo"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; the exit code is 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C."""
+    flags = vars(_parser().parse_args(argv))
+    verb, yaml_path, debug = flags.pop("verb"), flags.pop("config", None), flags.pop("debug")
+    _talk_on_stderr()
+    try:
+        values = config.read_yaml(yaml_path) if yaml_path else {}
+        options = config.from_dict(VERBS[verb].options, {**values, **flags}, yaml_path or f"excot {verb}")
+    except ExcotError as error:
+        return _fail(error, debug, code=2)
+    try:
+        # Imported late: `excot --help` and wrong usage must not wait for the libraries that the stages need.
+        run = getattr(import_module(f".{VERBS[verb].module}", __package__), VERBS[verb].function)
+        print(run(options), flush=True)
+    except KeyboardInterrupt:
+        print("\nstopped; what is finished is kept: start the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # the reader (head, say) has left: nothing more can be said to it
+        return 0
+    except ExcotError as error:
+        return _fail(error, debug)
+    except OSError as error:
+        return _fail(_explain(error), debug)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="excot", description="Text-to-SQL training data and models by execution feedback."
+    )
+    parser.add_argument("--version", action="version", version=f"excot {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        about = (verb.options.__doc__ or "").strip()
+        _add_options(verbs.add_parser(name, help=about, description=about), verb.options)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, options: type) -> None:
+    # Nothing has a default here: what was not given must not override what a --config file says.
+    parser.argument_default = argparse.SUPPRESS
+    hints = get_type_hints(options)
+    for f in fields(options):
+        type_, choices, several = config.element_type(hints[f.name])
+        name = config.public_name(f)
+        text = f.metadata["help"] + _default_text(f)
+        settings: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
+        if f.metadata["positional"]:
+            parser.add_argument(name, nargs="?", choices=choices, metavar=name.upper(), **settings)
+        elif type_ is bool:
+            parser.add_argument(config.flag(name), dest=name, action="store_true", **settings)
+        else:
+            if several:
+                settings["nargs"] = "+"
+            if choices:
+                settings["choices"] = choices
+            else:
+                settings["metavar"] = {int: "N", float: "X"}.get(type_, name.upper())
+            parser.add_argument(config.flag(name), dest=name, type=type_, **settings)
+    parser.add_argument("--config", metavar="FILE.yaml", help="options from a file; flags win")
+    parser.add_argument("--debug", action="store_true", default=False, help="show the traceback of a failure")
+
+
+def _default_text(f: Any) -> str:
+    default = f.default_factory() if callable(f.default_factory) else f.default
+    if default is None or default is False or not isinstance(default, (str, int, float, list)):
+        return ""
+    return f" (default: {' '.join(default) if isinstance(default, list) else default})"
+
+
+def _talk_on_stderr() -> None:
+    """Progress lines and warnings go to stderr, so that stdout holds the summary alone."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    log = logging.getLogger("excot")
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        return level + record.getMessage()
+
+
+def _fail(error: ExcotError, debug: bool, code: int = 1) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    print(f"excot: {error}", file=sys.stderr)
+    return code
+
+
+def _explain(error: OSError) -> ExcotError:
+    """An operating system's error that no stage has explained: say what and where, and what helps."""
+    remedy = {
+        errno.ENOSPC: "make room on the disk, then start the same command again; what is finished is kept",
+        errno.EACCES: "check the permissions",
+        errno.EMFILE: "raise the limit of open files (ulimit -n) or lower --concurrency",
+    }.get(error.errno or 0, "see --debug for where")
+    where = f" {error.filename}" if error.filename else ""
+    return ExcotError(f"{error.strerror or error}{where}", remedy)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,326 @@
+"""The options of every stage: one dataclass a stage, filled from YAML, from flags, or by hand.
+
+The command line, ``--config`` files and the library all end in these classes, so each option has one name, one
+default, one explanation and one check.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import types
+import typing
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from .errors import ExcotError
+
+C = TypeVar("C")
+log = logging.getLogger("excot")
+
+
+def option(
+    default: Any = MISSING,
+    help: str = "",
+    *,
+    name: str | None = None,
+    affects_output: bool = True,
+    positional: bool = False,
+) -> Any:
+    """A dataclass field with what the command line needs to know of it.
+
+    Args:
+        default: the default value; without one the option must be given.
+        help: one line for ``--help``.
+        name: the option's name for users, where Python cannot have it (``from``).
+        affects_output: whether other output comes from another value. What does not may change between the start of a
+            stage and its going on.
+        positional: whether the command line takes it without a flag.
+    """
+    metadata = {"help": help, "name": name, "affects_output": affects_output, "positional": positional}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(kw_only=True)
+class StageConfig:
+    """What every stage has in common."""
+
+    out: str = option(help="the run folder that is read and written", affects_output=False)
+    limit: int | None = option(None, "only the first so many questions (rows for sft and pairs)")
+    dry_run: bool = option(False, "say what would be done, and do nothing", affects_output=False)
+    overwrite: bool = option(False, "make the output anew although it exists", affects_output=False)
+
+    def __post_init__(self) -> None:
+        check(self)
+        at_least(self, limit=1)
+
+    @property
+    def on_existing(self) -> Literal["refuse", "resume", "overwrite"]:
+        """What to do about output that was made with other options."""
+        return "overwrite" if self.overwrite else "refuse"
+
+    def arguments(self) -> dict[str, Any]:
+        """The options that the output depends on, for the manifest."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["affects_output"]}
+
+
+@dataclass(kw_only=True)
+class LongStageConfig(StageConfig):
+    """What the stages have in common that keep a journal."""
+
+    resume: bool = option(False, "go on from questions that were finished with other options", affects_output=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resume and self.overwrite:
+            raise ExcotError("--resume and --overwrite contradict each other", "give one of them")
+
+    @property
+    def on_existing(self) -> Literal["refuse", "resume", "overwrite"]:
+        return "resume" if self.resume else super().on_existing
+
+
+@dataclass(kw_only=True)
+class QuestionsConfig(StageConfig):
+    """Read a benchmark's questions, or your own, and describe their databases."""
+
+    benchmark: Literal["spider", "bird", "folder"] = option(help="whose layout the data has", positional=True)
+    data: str = option(
+        help="the folder with the unpacked release, or with your questions and databases", affects_output=False
+    )
+    split: str = option("train", "which split: train, dev, test (Spider); train, dev, mini_dev (BIRD)")
+    descriptions: bool = option(False, "add BIRD's column descriptions to the schema text")
+
+
+@dataclass(kw_only=True)
+class GenerateConfig(LongStageConfig):
+    """Answer every question several times with a model."""
+
+    backend: Literal["openai", "azure", "transformers", "replay", "teacher"] = option(
+        "openai",
+        "where answers come from: any OpenAI-compatible endpoint, Azure OpenAI, a local model folder, a file, "
+        "or the offline stand-in that has seen the gold",
+    )
+    model: str | None = option(None, "the model's name, Azure deployment, or folder")
+    n: int | None = option(None, "answers per question (default: 32; replay: all that exist)")
+    temperature: float = option(1.0, "softmax temperature; 0 is greedy")
+    top_p: float = option(1.0, "nucleus size")
+    max_tokens: int = option(4096, "new tokens of one answer at most")
+    seed: int = option(0, "from which every question's own seed is derived")
+    prompt: str = option("divide_and_conquer", "divide_and_conquer, cot, direct, or the path of a Jinja template")
+    few_shots: int = option(0, "worked examples shown before the question (0 to 3; for a teacher only)")
+    base_url: str | None = option(None, "openai: the endpoint, such as http://localhost:8000/v1", affects_output=False)
+    concurrency: int = option(16, "questions in flight at once", affects_output=False)
+    timeout: float = option(600.0, "openai, azure: seconds to wait for one reply", affects_output=False)
+    batch_size: int = option(16, "transformers: sequences generated together", affects_output=False)
+    device: str = option("auto", "transformers: cpu, cuda, cuda:1, mps", affects_output=False)
+    replay_from: str | None = option(
+        None, "replay: a JSONL file of candidates, or a batch API's results.jsonl", name="from", affects_output=False
+    )
+    error_rate: float = option(0.3, "teacher: how often it makes a mistake on purpose")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n is None and self.backend != "replay":
+            self.n = 32
+        at_least(self, n=1, temperature=0, max_tokens=1, few_shots=0, concurrency=1, timeout=0, batch_size=1)
+        at_most(self, top_p=1, error_rate=1, few_shots=3)
+        at_least(self, top_p=0, error_rate=0)
+        if self.backend in ("openai", "azure", "transformers") and not self.model:
+            raise ExcotError(f"--backend {self.backend} needs a model", "give --model NAME")
+        if self.temperature == 0 and (self.n or 1) > 1 and self.backend in ("openai", "azure", "transformers"):
+            log.warning("at temperature 0 all %d answers to a question are the same: give --n 1", self.n)
+        if (self.backend == "replay") != (self.replay_from is not None):
+            raise ExcotError("--backend replay and --from FILE go together", "give both")
+
+
+@dataclass(kw_only=True)
+class VerifyConfig(LongStageConfig):
+    """Run every answer's SQL and compare its result with the gold's."""
+
+    databases: str | None = option(
+        None, "the databases folder, if not where the questions found it", affects_output=False
+    )
+    timeout: float = option(5.0, "seconds that one statement may take")
+    processes: int | None = option(None, "worker processes; one for each core by default", affects_output=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, timeout=0.001, processes=1)
+
+
+RuleName = Literal["set", "multiset", "ordered", "test_suite"]
+CandidateStatus = Literal["ok", "error", "timeout", "too_large", "refused", "no_sql", "truncated"]
+
+
+@dataclass(kw_only=True)
+class SftConfig(StageConfig):
+    """Choose right answers to learn from."""
+
+    rule: RuleName = option("set", "the comparator that says which answers are right")
+    choose: Literal["first", "shortest", "all"] = option("first", "which right answers of a question")
+    max_per_question: int | None = option(None, "at most so many of a question; 1 unless --choose all")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, max_per_question=1)
+
+
+@dataclass(kw_only=True)
+class PairsConfig(StageConfig):
+    """Pair right answers with wrong ones to prefer them over."""
+
+    rule: RuleName = option("set", "the comparator that says which answers are right")
+    strategy: Literal["nearest", "farthest", "random"] = option("nearest", "which pairs, by Levenshtein distance")
+    max_per_question: int = option(1, "at most so many pairs of a question")
+    rejected: list[CandidateStatus] = option(["ok", "error"], "statuses that a rejected answer may have")
+    seed: int = option(0, "of the random strategy")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, max_per_question=1)
+        if not self.rejected:
+            raise ExcotError("--rejected names no status", "give at least one, such as ok")
+
+
+@dataclass(kw_only=True)
+class DoctorConfig:
+    """Check versions, data, databases and the endpoint, and say what is missing."""
+
+    benchmark: Literal["spider", "bird", "folder"] | None = option(None, "whose layout the data has", positional=True)
+    data: str | None = option(None, "the data folder to look through")
+    backend: Literal["openai", "azure"] | None = option(None, "ask this endpoint whether it answers")
+    model: str | None = option(None, "the model or deployment to look for at the endpoint")
+    base_url: str | None = option(None, "openai: the endpoint, such as http://localhost:8000/v1")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if (self.data is None) != (self.benchmark is None):
+            raise ExcotError("BENCHMARK and --data go together", "such as: excot doctor spider --data spider/")
+
+
+@dataclass(kw_only=True)
+class DemoConfig:
+    """Make a small database set and run the chain on it, offline."""
+
+    out: str = option("runs/demo", "the run folder to make")
+    seed: int = option(0, "of the databases, the questions and the teacher")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def from_dict(cls: type[C], values: dict[str, Any], source: str) -> C:
+    """Make a config from names and values.
+
+    Raises:
+        ExcotError: an unknown name (with the nearest known one), a missing option, or a value that does not fit.
+    """
+    known = {public_name(f): f.name for f in fields(cls)}
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(str(name).replace("-", "_"), known, n=1)
+            raise ExcotError(
+                f"{source}: unknown option {name!r}",
+                f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}",
+            )
+    for f in fields(cls):
+        if f.default is MISSING and f.default_factory is MISSING and public_name(f) not in values:
+            raise ExcotError(f"{source}: {f.name} is missing", f"give it, or write {f.name}: ... in a --config file")
+    return cls(**{known[name]: value for name, value in values.items()})
+
+
+def public_name(f: Field) -> str:
+    """What users call an option, in YAML and, with dashes, as a flag."""
+    return f.metadata["name"] or f.name
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """The options in a YAML file, with dashes in names taken for underscores.
+
+    Raises:
+        ExcotError: no such file, no YAML, or no mapping.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise ExcotError(f"cannot read {path} ({error.strerror})", "check the path given to --config") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ExcotError(f"{path} is not YAML ({error})", "mend the file") from None
+    if not isinstance(values, dict):
+        raise ExcotError(f"{path} holds no options", "write one `name: value` a line")
+    return {str(name).replace("-", "_"): value for name, value in values.items()}
+
+
+def check(config: Any) -> None:
+    """See that every value has its option's type; an int is taken for a float.
+
+    Raises:
+        ExcotError: naming the option, the value seen and what it may be.
+    """
+    hints = typing.get_type_hints(type(config))
+    for f in fields(config):
+        value = getattr(config, f.name)
+        hint = hints[f.name]
+        if isinstance(value, int) and not isinstance(value, bool) and float in (hint, *typing.get_args(hint)):
+            setattr(config, f.name, float(value))
+        elif not _fits(value, hint):
+            raise ExcotError(f"{flag(public_name(f))} is {value!r}", f"it takes {_words(hint)}")
+
+
+def at_least(config: Any, **bounds: float) -> None:
+    _bounded(config, bounds, lambda value, bound: value < bound, "at least")
+
+
+def at_most(config: Any, **bounds: float) -> None:
+    _bounded(config, bounds, lambda value, bound: value > bound, "at most")
+
+
+def _bounded(config: Any, bounds: dict[str, float], violates: typing.Callable, words: str) -> None:
+    for name, bound in bounds.items():
+        value = getattr(config, name)
+        if value is not None and violates(value, bound):
+            raise ExcotError(f"{flag(name)} is {value}", f"it takes {words} {bound}")
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def element_type(hint: Any) -> tuple[type, tuple[Any, ...], bool]:
+    """What one word of an option on the command line is: its type, its choices, and whether several may be given."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    several = typing.get_origin(hint) is list
+    if several:
+        (hint,) = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return str, typing.get_args(hint), several
+    return hint, (), several
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, arg) for arg in args)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, args[0]) for item in value)
+    if origin is Literal:
+        return value in args
+    return type(value) is hint or (hint is type(None) and value is None)
+
+
+def _words(hint: Any) -> str:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_words(arg) for arg in args)
+    if origin is list:
+        return f"a list of {_words(args[0])}"
+    if origin is Literal:
+        return ", ".join(map(str, args))
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, "nothing")

@@ -1,0 +1,75 @@
+"""The dataset card of a run folder: ``README.md``, whose front matter tells ``load_dataset`` where each config is."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ..errors import ExcotError
+
+BEGIN, END = "<!-- excot:begin -->", "<!-- excot:end -->"
+"""Only what stands between these markers is written anew; a user's own words around it stay."""
+
+# The most finished dataset is what `load_dataset(folder)` without a config name should give.
+_DEFAULT_FIRST = ("pairs", "sft", "verified", "generations", "questions")
+
+
+def write_card(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write or bring up to date the card of a run folder.
+
+    Args:
+        folder: the run folder.
+        manifest: its manifest.
+    """
+    path = folder / "README.md"
+    front, body = _split(path)
+    stages = manifest["stages"]
+    default = next(stage for stage in _DEFAULT_FIRST if stage in stages)
+    front.setdefault("language", ["en"])
+    front.setdefault("task_categories", ["text-generation"])
+    front.setdefault("tags", ["text-to-sql", "excot"])
+    front["configs"] = [
+        {
+            "config_name": stage,
+            **({"default": True} if stage == default else {}),
+            "data_files": [{"split": entry["split"], "path": f"{stage}/*.parquet"}],
+        }
+        for stage, entry in stages.items()
+    ]
+    generated = f"{BEGIN}\n{_render(folder, stages)}\n{END}"
+    before, begin, rest = body.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    body = f"{before}{generated}{after}" if begin and end else f"{body.rstrip()}\n\n{generated}\n".lstrip()
+    import yaml
+
+    scratch = path.with_name("README.md.new")
+    scratch.write_text(f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n{body}", "utf-8")
+    scratch.replace(path)
+
+
+def _split(path: Path) -> tuple[dict[str, Any], str]:
+    """The front matter and the rest of an existing card."""
+    import yaml
+
+    if not path.is_file():
+        return {}, ""
+    text = path.read_text("utf-8")
+    if not text.startswith("---\n"):
+        return {}, text
+    front, end, body = text[4:].partition("\n---\n")
+    try:
+        values = yaml.safe_load(front) if end else None
+    except yaml.YAMLError as error:
+        raise ExcotError(
+            f"the front matter of {path} is not YAML ({error})", "mend it, or move the file away"
+        ) from None
+    return (values, body) if isinstance(values, dict) else ({}, text)
+
+
+def _render(folder: Path, stages: dict[str, Any]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    template = (files(__package__) / "dataset_card.md.jinja").read_text("utf-8")
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    return environment.from_string(template).render(name=folder.name, stages=stages).strip()

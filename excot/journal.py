@@ -1,0 +1,134 @@
+"""What a long stage has finished, one JSON line a question, so that it can be killed at any moment and go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import ExcotError
+
+_SYNC_EVERY = 1.0  # s; a killed process loses nothing, a machine without power loses at most this much
+
+
+class Journal:
+    """An append-only file of finished questions; the last record of a question counts.
+
+    The first line says for which arguments the work was done. A last line that was cut off by a crash is dropped; a
+    damaged line elsewhere is an error, since dropping it would silently ask for, and pay for, its question again.
+
+    Args:
+        path: the file; it is made on the first start.
+        arguments: the stage's arguments.
+        keep: go on from what is there although it was made with other arguments.
+
+    Raises:
+        ExcotError: the file was begun with other arguments, or is damaged.
+    """
+
+    def __init__(self, path: Path, arguments: dict[str, Any], keep: bool = False):
+        self.path = path
+        self._places: dict[str, tuple[int, str]] = {}  # id -> offset of its line, digest of what it was made from
+        self._synced = time.monotonic()
+        existing = path.exists() and path.stat().st_size > 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # "a+" would seek to the end for every write by itself, but then its position cannot be trusted for reading.
+        self._file = open(path, "r+b" if existing else "w+b")
+        try:
+            if existing:
+                self._read(arguments, keep)
+            if not self._file.tell():
+                self._write({"arguments": arguments})
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._places
+
+    def has(self, id: str, digest: str) -> bool:
+        """Whether this question is finished, from the same input (see `digest_of`)."""
+        return self._places.get(id, (0, None))[1] == digest
+
+    def add(self, id: str, digest: str, record: dict[str, Any]) -> None:
+        """Write one finished question. It survives a kill of this process from here on."""
+        self._places[id] = (self._write({"id": id, "input": digest, "record": record}), digest)
+
+    def read(self, id: str) -> dict[str, Any]:
+        """The record of a finished question."""
+        self._file.seek(self._places[id][0])
+        return json.loads(self._file.readline())["record"]
+
+    def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """All finished questions with their records."""
+        for id in self._places:
+            yield id, self.read(id)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, line: dict[str, Any]) -> int:
+        """Append one line and return where it begins; a line that does not fit on the disk leaves no trace."""
+        start = self._file.seek(0, os.SEEK_END)
+        try:
+            self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+            if time.monotonic() - self._synced > _SYNC_EVERY:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
+        except OSError as error:
+            raise ExcotError(
+                f"cannot write {self.path} ({error.strerror})",
+                "make room on the disk, then start the same command again",
+            ) from None
+        return start
+
+    def _read(self, arguments: dict[str, Any], keep: bool) -> None:
+        offset = 0
+        for number, line in enumerate(self._file, start=1):
+            if not line.endswith(b"\n"):
+                break  # cut off in the middle of a write
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                raise ExcotError(
+                    f"{self.path}, line {number}: not a journal line",
+                    "restore the file, or start again with --overwrite",
+                ) from None
+            if number == 1:
+                self._check(entry.get("arguments"), arguments, keep)
+            else:
+                self._places[entry["id"]] = (offset, entry["input"])
+            offset += len(line)
+        self._file.seek(offset)
+        self._file.truncate()
+
+    def _check(self, begun_with: dict[str, Any] | None, arguments: dict[str, Any], keep: bool) -> None:
+        if begun_with != arguments and not keep:
+            raise ExcotError(
+                f"{self.path.stem} was begun with {differences(begun_with or {}, arguments)}",
+                "give the same arguments to go on, --resume to keep what is finished and go on with the new ones, "
+                "--overwrite to start again, or another --out",
+            )
+
+
+def digest_of(*parts: Any) -> str:
+    """A short digest of anything JSON can hold: tells whether a finished question's input is still the same."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What differs between two sets of arguments, as ``name=old (now new)``."""
+    return ", ".join(
+        f"{name}={old.get(name)!r} (now {new.get(name)!r})"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    )

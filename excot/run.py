@@ -1,0 +1,296 @@
+"""The run folder: one dataset a stage, a manifest that says how each was made, and journals to go on from.
+
+A run folder is what a Hub dataset repository holds, so ``load_dataset(folder, "pairs")`` opens it. ``.excot/`` beside
+the datasets is this machine's business (journals, where the databases are) and is never pushed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import __version__
+from .errors import ExcotError
+from .execution import file_hash
+from .hub.card import write_card
+from .journal import Journal, differences
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STAGES = ("questions", "generations", "verified", "sft", "pairs")
+JOURNALED = ("generations", "verified")
+VERBS = {"questions": "questions", "generations": "generate", "verified": "verify", "sft": "sft", "pairs": "pairs"}
+OnExisting = Literal["refuse", "resume", "overwrite"]
+
+_ROWS_AT_ONCE = 200  # rows in memory while a dataset is written: a row of generations can hold 100 kB of text
+_SHARD_BYTES = 300_000_000
+
+
+class Run:
+    """A run folder.
+
+    Args:
+        folder: its path. It is made by the first stage that writes into it.
+
+    Attributes:
+        manifest: ``{"stages": {stage: {...}}}``, as in ``manifest.json``.
+
+    Raises:
+        ExcotError: ``manifest.json`` cannot be read.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.private = self.folder / ".excot"
+        self._checked: set[str] = set()
+        self.manifest: dict[str, Any] = _read_json(self.folder / "manifest.json") or {"stages": {}}
+
+    def entry(self, stage: str) -> dict[str, Any]:
+        """What the manifest says of a finished stage.
+
+        Raises:
+            ExcotError: the stage is not there, its files were changed by hand, or what it was made from has changed.
+        """
+        entry = self.manifest["stages"].get(stage)
+        again = f"run `excot {VERBS[stage]} --out {self.folder}`"
+        if entry is None:
+            raise ExcotError(f"{self.folder} has no {stage} yet", f"{again} first")
+        for name, sha256 in entry["files"].items() if stage not in self._checked else ():
+            path = self.folder / name
+            if not path.is_file() or file_hash(path) != sha256:
+                raise ExcotError(f"{path} is not the file that the manifest describes", f"{again} --overwrite")
+        for name, fingerprint in entry["inputs"].items():
+            if name in STAGES and self.manifest["stages"].get(name, {}).get("fingerprint") != fingerprint:
+                raise ExcotError(f"{stage} in {self.folder} was made from an earlier {name}", f"{again} anew")
+        self._checked.add(stage)  # once a process is enough: hashing a round's answers takes seconds
+        return entry
+
+    def read(self, stage: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The rows of a finished stage in order, a few hundred in memory at a time."""
+        import pyarrow.parquet as pq
+
+        for name in sorted(self.entry(stage)["files"]):
+            with pq.ParquetFile(self.folder / name) as file:
+                for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
+                    yield from batch.to_pylist()
+
+    def prompt_path(self, prompt_id: str) -> Path:
+        """Where the template of a prompt is kept, so that the data can be rendered again anywhere."""
+        return self.folder / "prompts" / f"{prompt_id}.jinja"
+
+    @property
+    def local(self) -> dict[str, Any]:
+        """What is true on this machine only, such as where the databases are."""
+        return _read_json(self.private / "local.json") or {}
+
+    def set_local(self, **values: Any) -> None:
+        _write_json(self.private / "local.json", {**self.local, **values})
+
+    def begin(
+        self,
+        stage: str,
+        arguments: dict[str, Any],
+        inputs: tuple[str, ...] = (),
+        sources: dict[str, str] | None = None,
+        on_existing: OnExisting = "refuse",
+    ) -> Stage:
+        """Start a stage, or go on with it. Use as a context manager: it locks the folder.
+
+        Args:
+            stage: one of `STAGES`.
+            arguments: all that the stage's output depends on, apart from its inputs.
+            inputs: the stages that it reads.
+            sources: digests of what else it reads: a benchmark's files, databases.
+            on_existing: what to do about output that was made with other arguments: refuse, go on from its finished
+                questions (``resume``), or make it anew (``overwrite``).
+
+        Raises:
+            ExcotError: an input is missing or stale, other arguments made what is there, or another process is at work
+                in this folder.
+        """
+        read = {name: self.entry(name)["fingerprint"] for name in inputs} | (sources or {})
+        arguments = json.loads(json.dumps(arguments))  # as they will be read back
+        return Stage(self, stage, arguments, read, on_existing)
+
+
+@dataclass
+class Stage:
+    """A stage under way in a run folder, made by `Run.begin`.
+
+    Attributes:
+        finished: whether its output is there already, made with these arguments from these inputs.
+    """
+
+    run: Run
+    name: str
+    arguments: dict[str, Any]
+    inputs: dict[str, str]
+    on_existing: OnExisting
+    finished: bool = False
+
+    def __enter__(self) -> Stage:
+        self._started = time.monotonic()
+        self._lock = _lock(self.run)
+        try:
+            self._look_at_existing()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def journal(self) -> Journal:
+        """The journal of this stage's finished questions."""
+        path = self.run.private / f"{self.name}.jsonl"
+        if self.on_existing == "overwrite":
+            path.unlink(missing_ok=True)
+        return Journal(path, self.arguments, keep=self.on_existing == "resume")
+
+    def write(
+        self,
+        rows: Iterable[dict[str, Any]],
+        schema: pa.Schema,
+        split: str,
+        counted: Callable[[], dict[str, Any]] = dict,
+        **facts: Any,
+    ) -> int:
+        """Write the stage's dataset and its manifest entry; all of it appears at once, or nothing.
+
+        Args:
+            rows: the rows, drawn a few hundred at a time.
+            schema: their columns.
+            split: the name of the one split.
+            counted: called once all rows are drawn, for facts that were counted on the way.
+            facts: what else the manifest shall say (model, tokens, counts).
+
+        Returns:
+            How many rows there were.
+
+        Raises:
+            ExcotError: the disk is full or not writable.
+        """
+        scratch = self.run.private / f"{self.name}.new"
+        target = self.run.folder / self.name
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            count = _write_shards(scratch, rows, schema, split)
+            old = self.run.private / f"{self.name}.old"
+            shutil.rmtree(old, ignore_errors=True)
+            if target.exists():
+                os.replace(target, old)
+            os.replace(scratch, target)
+            shutil.rmtree(old, ignore_errors=True)
+            files = {f"{self.name}/{path.name}": file_hash(path) for path in sorted(target.iterdir())}
+            self.run.manifest["stages"][self.name] = {
+                "excot": __version__,
+                "arguments": self.arguments,
+                "inputs": self.inputs,
+                "rows": count,
+                "split": split,
+                "fingerprint": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
+                "files": files,
+                "seconds": round(time.monotonic() - self._started, 3),
+                **facts,
+                **counted(),
+            }
+            _write_json(self.run.folder / "manifest.json", self.run.manifest)
+            write_card(self.run.folder, self.run.manifest)
+        except OSError as error:
+            raise ExcotError(
+                f"cannot write {error.filename or self.run.folder} ({error.strerror})",
+                "make room or check permissions, then start the same command again; what is finished is kept",
+            ) from None
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return count
+
+    def _look_at_existing(self) -> None:
+        self.run.manifest = _read_json(self.run.folder / "manifest.json") or self.run.manifest
+        entry = self.run.manifest["stages"].get(self.name)
+        if entry is None or self.on_existing == "overwrite":
+            return
+        if entry["arguments"] != self.arguments:
+            if self.on_existing == "refuse":
+                raise ExcotError(
+                    f"{self.run.folder} already holds {self.name} made with "
+                    f"{differences(entry['arguments'], self.arguments)}",
+                    ("--resume to keep its finished questions, " if self.name in JOURNALED else "")
+                    + "--overwrite to make it anew, or another --out",
+                )
+            return
+        self.finished = entry["inputs"] == self.inputs and not entry.get("failed")
+
+
+def _lock(run: Run):
+    from filelock import FileLock, Timeout
+
+    try:
+        run.private.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run.private / "lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ExcotError(
+            f"another excot process is at work in {run.folder}", "wait for it, or use another --out"
+        ) from None
+    except OSError as error:
+        raise ExcotError(f"cannot write into {run.folder} ({error.strerror})", "use another --out") from None
+    return lock
+
+
+def _write_shards(folder: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, split: str) -> int:
+    """Write Parquet files named as the Hub names them, none much larger than `_SHARD_BYTES`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    count, shards = 0, []
+    batches = _batches(rows, _ROWS_AT_ONCE)
+    batch = next(batches, [])
+    while not shards or batch:
+        shards.append(folder / f"{len(shards)}.parquet")
+        with pq.ParquetWriter(shards[-1], schema, compression="zstd") as writer:
+            while batch and shards[-1].stat().st_size < _SHARD_BYTES:
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                count += len(batch)
+                batch = next(batches, [])
+    for number, shard in enumerate(shards):
+        shard.rename(folder / f"{split}-{number:05d}-of-{len(shards):05d}.parquet")
+    return count
+
+
+def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    batch = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ExcotError(f"cannot read {path} ({error})", "restore the file, or use another --out") from None
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Replace the file in one step, so that a reader sees the old content or the new, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".new")
+    scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(scratch, path)
