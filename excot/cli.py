@@ -84,7 +84,8 @@ def _add_options(parser: argparse.ArgumentParser, options: type) -> None:
         text = f.metadata["help"] + _default_text(f)
         settings: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
         if f.metadata["positional"]:
-            parser.add_argument(name, nargs="?", choices=choices, metavar=name.upper(), **settings)
+            # Without `choices`: argparse would hold the absent default against them. The config checks the value.
+            parser.add_argument(name, nargs="?", metavar="{" + ",".join(choices) + "}", **settings)
         elif type_ is bool:
             parser.add_argument(config.flag(name), dest=name, action="store_true", **settings)
         else:

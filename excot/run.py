@@ -184,22 +184,30 @@ class Stage:
         try:
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir(parents=True)
-            count = _write_shards(scratch, rows, schema, split)
+            count, shards = _write_shards(scratch, rows, schema)
+            hashes = [file_hash(shard) for shard in shards]
+            fingerprint = hashlib.sha256("".join(hashes).encode()).hexdigest()
+            # The fingerprint is part of the names, and through them of the card's `configs`, because the cache of
+            # `load_dataset` knows a local folder by those alone: the same names would give it back the old rows.
+            names = [
+                f"{split}-{number:05d}-of-{len(shards):05d}-{fingerprint[:8]}.parquet" for number in range(len(shards))
+            ]
+            for shard, name in zip(shards, names, strict=True):
+                shard.rename(scratch / name)
             old = self.run.private / f"{self.name}.old"
             shutil.rmtree(old, ignore_errors=True)
             if target.exists():
                 os.replace(target, old)
             os.replace(scratch, target)
             shutil.rmtree(old, ignore_errors=True)
-            files = {f"{self.name}/{path.name}": file_hash(path) for path in sorted(target.iterdir())}
             self.run.manifest["stages"][self.name] = {
                 "excot": __version__,
                 "arguments": self.arguments,
                 "inputs": self.inputs,
                 "rows": count,
                 "split": split,
-                "fingerprint": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
-                "files": files,
+                "fingerprint": fingerprint,
+                "files": {f"{self.name}/{name}": hash for name, hash in zip(names, hashes, strict=True)},
                 "seconds": round(time.monotonic() - self._started, 3),
                 **facts,
                 **counted(),
@@ -248,8 +256,8 @@ def _lock(run: Run):
     return lock
 
 
-def _write_shards(folder: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, split: str) -> int:
-    """Write Parquet files named as the Hub names them, none much larger than `_SHARD_BYTES`."""
+def _write_shards(folder: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> tuple[int, list[Path]]:
+    """Write Parquet files, none much larger than `_SHARD_BYTES`; the number of rows, and the files in order."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -263,9 +271,7 @@ def _write_shards(folder: Path, rows: Iterable[dict[str, Any]], schema: pa.Schem
                 writer.write_table(pa.Table.from_pylist(batch, schema=schema))
                 count += len(batch)
                 batch = next(batches, [])
-    for number, shard in enumerate(shards):
-        shard.rename(folder / f"{split}-{number:05d}-of-{len(shards):05d}.parquet")
-    return count
+    return count, shards
 
 
 def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
 from random import Random
 
 import pytest
 import sqlglot
 
+from excot.builders.schema import schema_text
+from excot.execution import describe
 from excot.llm.teacher.mistakes import make_mistake
 from excot.llm.teacher.rendering import as_written, in_backticks, render, same_tokens
 from excot.llm.teacher.schema import Column, Schema, read_schema
@@ -16,7 +20,8 @@ SCHEMA = """Table singer
   country (VARCHAR(20)), e.g. 'France', 'Japan', 'It''s'
   `Net Worth (US$)` (REAL), e.g. 1.5, -20.25
   agency_id (INTEGER), references agency.agency_id, e.g. 1, 2
-  notes ()
+  notes, e.g. x'00ff', 'cut o…', 'it''s, e.g. 5', 7: a description, with 'words' in it
+  `odd``name` (TEXT): no samples
 
 Table `talent agency`
   agency_id (INTEGER), primary key
@@ -70,6 +75,22 @@ def test_the_schema_text_is_read_back():
     assert list(schema.columns) == ["singer", "talent agency"]
     assert schema.find("SINGER", "net worth (us$)") == Column("Net Worth (US$)", "REAL", ("1.5", "-20.25"))
     assert schema.find("singer", "country") == Column("country", "VARCHAR(20)", ("'France'", "'Japan'", "'It''s'"))
-    assert schema.find("singer", "notes") == Column("notes")
+    assert schema.find("singer", "notes") == Column("notes", "", ("'it''s, e.g. 5'", "7"))
+    assert schema.find("singer", "odd`name") == Column("odd`name", "TEXT")
     assert [column.name for column in schema.of("Talent Agency")] == ["agency_id", "name"]
     assert read_schema(None) == Schema() == read_schema("CREATE TABLE t (a TEXT)")
+
+
+def test_the_schema_text_of_a_real_database_is_read_back(tmp_path: Path):
+    path = tmp_path / "toy.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(
+            "CREATE TABLE `the Table` (id INTEGER PRIMARY KEY, `a (b), c` REAL, note);"
+            "INSERT INTO `the Table` VALUES (1, -0.5, 'x, y'), (2, 2.25, 'it''s');"
+        )
+    connection.close()
+    schema = read_schema(schema_text(describe(path)))
+    assert schema.names == {"the table": "the Table"}
+    assert [column.name for column in schema.of("the Table")] == ["id", "a (b), c", "note"]
+    assert set(schema.find("the Table", "a (b), c").samples) == {"-0.5", "2.25"}
+    assert set(schema.find("the Table", "note").samples) == {"'x, y'", "'it''s'"}

@@ -56,6 +56,7 @@ def generate(config: GenerateConfig) -> str:
         try:
             backend = open_backend(config, answerable)
             failed = asyncio.run(_ask_all(backend, answerable, messages, journal, config))
+            describe = getattr(backend, "describe", dict)  # of endpoints: what may be said of them without secrets
             model = next((record["model"] for _, record in journal.records()), backend.model)
             sampling = {"n": config.n, "few_shots": config.few_shots, **_sampling(config, 0).to_dict()}
 
@@ -74,6 +75,7 @@ def generate(config: GenerateConfig) -> str:
                 prompt_id=prompt.id,
                 few_shots=config.few_shots,
                 failed=failed,
+                endpoint=describe(),
                 note=TEACHER_NOTE if config.backend == "teacher" else None,
             )
         finally:

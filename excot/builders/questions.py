@@ -55,7 +55,7 @@ class Benchmark(datasets.GeneratorBasedBuilder):
         self.descriptions = descriptions
         if not self.data.is_dir():
             raise ExcotError(f"no such data folder: {data}", "give the folder of the unpacked release to --data")
-        # The cache of `datasets` knows a builder by its options alone; the files' state keeps it from serving old rows.
+        # The cache of `datasets` knows a builder by its options alone; with the files' state it serves no old rows.
         super().__init__(data_dir=str(self.data), config_id=f"{self.benchmark}-{self._state()}", **kwargs)
 
     # What a benchmark has to say; everything below is common to all.
@@ -122,16 +122,22 @@ class Benchmark(datasets.GeneratorBasedBuilder):
         except MissingDatabase:
             return ()
 
-    def _schema(self, split: str, db_id: str) -> str | None:
-        declared = self._declared(split).get(db_id)
+    def tables(self, split: str, db_id: str) -> list[Table]:
+        """The tables of a database, from its file and ``tables.json``, or from one of them; empty without both.
+
+        Raises:
+            DatabaseError: the file is damaged.
+        """
+        declared = self._declared(split).get(db_id, [])
         files = self.database_files(split, db_id)
-        if not files:
-            return schema_text(declared) if declared else None
-        tables = describe(files[0])
-        if declared:
-            tables = with_declared_keys(tables, declared)
-        described = column_descriptions(files[0].parent / "database_description") if self.descriptions else {}
-        return schema_text(tables, described)
+        return with_declared_keys(describe(files[0]), declared) if files else declared
+
+    def _schema(self, split: str, db_id: str) -> str | None:
+        files = self.database_files(split, db_id)
+        described = (
+            column_descriptions(files[0].parent / "database_description") if files and self.descriptions else {}
+        )
+        return schema_text(self.tables(split, db_id), described) or None
 
     def _declared(self, split: str) -> dict[str, list[Table]]:
         for path in self.tables_files(split):

@@ -195,8 +195,8 @@ def _joined(world: World, generator: random.Random) -> tuple[str, str, str]:
     p, c = world.parent, world.child
     return (
         f"What are the {c.name.replace('_', ' ')} and {c.number} of the {c.many} {world.belongs} {name}?",
-        f"SELECT T2.{c.name}, T2.{c.number} FROM {p.table} AS T1 JOIN {c.table} AS T2 ON T1.{world.key} = T2.{world.key} "
-        f"WHERE T1.{p.name} = '{name}'",
+        f"SELECT T2.{c.name}, T2.{c.number} FROM {p.table} AS T1 JOIN {c.table} AS T2 "
+        f"ON T1.{world.key} = T2.{world.key} WHERE T1.{p.name} = '{name}'",
         "moderate",
     )
 
@@ -205,7 +205,7 @@ def _joined_group(world: World, generator: random.Random) -> tuple[str, str, str
     category = generator.choice(world.categories)
     p, c = world.parent, world.child
     return (
-        f"For each {p.one}, how many {c.many} with the {c.category} {category} are there? Give the {p.one}'s name too.",
+        f"For each {p.one}, how many {c.many} with the {c.category} {category} are there? Begin with its name.",
         f"SELECT T1.{p.name}, COUNT(*) FROM {p.table} AS T1 JOIN {c.table} AS T2 ON T1.{world.key} = T2.{world.key} "
         f"WHERE T2.{c.category} = '{category}' GROUP BY T1.{world.key}",
         "challenging",

@@ -108,12 +108,18 @@ def _compare_from(
             return Matches(), read
     complete = read == len(expected)
     multiset = bag_alive and complete
+    # An equal bag needs no search where order does not matter: its columns fit as they stand.
+    test_suite = (
+        suite_alive
+        and complete
+        and ((multiset and not suite_ordered) or equal_under_permutation(expected, kept, suite_ordered))
+    )
     return (
         Matches(
             set=set_alive and len(seen) == len(gold.distinct),
             multiset=multiset,
             ordered=multiset and not ordered,  # the rows differ at `position`, so the order does
-            test_suite=suite_alive and complete and equal_under_permutation(expected, kept, suite_ordered),
+            test_suite=test_suite,
         ),
         read,
     )
@@ -138,23 +144,24 @@ def equal_under_permutation(gold: Sequence[Row], rows: Sequence[Row], ordered: b
 
 
 def _bags_equal(gold: Sequence[Row], gold_columns: list[tuple], columns: list[tuple]) -> bool:
-    """Search a column of the candidate for each of the gold's, left to right; the bags of partial rows stay equal."""
+    """Search a column of the candidate for each of the gold's, left to right.
+
+    Where there is a choice, only columns with which the bags of partial rows stay equal are followed further.
+    """
     wanted = [Counter(column) for column in gold_columns]
     contents = [Counter(column) for column in columns]
 
     def extend(width: int, partial: list[Row], free: list[int]) -> bool:
         if width == len(gold_columns):
-            return True
-        target = Counter(row[: width + 1] for row in gold)
-        tried: set[tuple] = set()
-        for index in free:
-            # Columns with the same content in the same order are interchangeable: one of them is enough.
-            if contents[index] != wanted[width] or columns[index] in tried:
-                continue
-            tried.add(columns[index])
-            longer = [(*row, value) for row, value in zip(partial, columns[index], strict=True)]
-            if Counter(longer) == target and extend(width + 1, longer, [i for i in free if i != index]):
-                return True
+            return Counter(partial) == Counter(gold)
+        # Columns with the same content in the same order are interchangeable: one of them is enough.
+        choices = {columns[index]: index for index in free if contents[index] == wanted[width]}
+        target = Counter(row[: width + 1] for row in gold) if len(choices) > 1 else None
+        for column, chosen in choices.items():
+            longer = [(*row, value) for row, value in zip(partial, column, strict=True)]
+            if target is None or Counter(longer) == target:
+                if extend(width + 1, longer, [index for index in free if index != chosen]):
+                    return True
         return False
 
     return extend(0, [()] * len(gold), list(range(len(columns))))

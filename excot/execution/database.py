@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,8 @@ _SAMPLED_ROWS = (
     10_000  # sample values come from the first rows only: a large table must not be scanned for three values
 )
 _SAMPLES = 3
+# The tables in which the virtual tables of SQLite itself (full-text search, R*Tree) keep what they hold.
+_SHADOWS = "content segments segdir docsize stat data idx config node parent rowid".split()
 
 
 class DatabaseError(ExcotError):
@@ -71,13 +74,14 @@ class Databases:
         Raises:
             MissingDatabase: there is no main file.
         """
-        if Path(db_id).name == db_id:  # a db_id that is a path could lead anywhere on the disk
+        if Path(db_id).name == db_id and db_id not in ("", ".."):  # a path could lead anywhere on the disk
             nested = self.folder / db_id / f"{db_id}.sqlite"
-            if nested.exists():
-                others = sorted(path for path in nested.parent.glob("*.sqlite") if path != nested)
-                return (nested, *others)
+            if os.path.exists(nested):  # Path.exists() raises on a name that is too long
+                # Names with a dot in front are the droppings of other systems, such as macOS's "._x.sqlite".
+                others = (path for path in nested.parent.glob("*.sqlite") if not path.name.startswith("."))
+                return (nested, *sorted(path for path in others if path != nested))
             flat = self.folder / f"{db_id}.sqlite"
-            if flat.exists():
+            if os.path.exists(flat):
                 return (flat,)
         raise MissingDatabase(
             f"no database {db_id!r} in {self.folder}",
@@ -86,7 +90,9 @@ class Databases:
 
 
 def connect(path: str | Path) -> sqlite3.Connection:
-    """Open a database for reading only; the file, its folder and its journals stay untouched.
+    """Open a database for reading only; the file and its journals stay untouched.
+
+    Where a write-ahead log lies beside the file, its rows are read too; SQLite then keeps an index of it in ``-shm``.
 
     Raises:
         DatabaseError: missing, a folder, without permission, empty, not SQLite, or damaged: said in one line.
@@ -99,7 +105,11 @@ def connect(path: str | Path) -> sqlite3.Connection:
     connection = None
     try:
         connection = sqlite3.connect(
-            f"file:{quote(str(path.absolute()))}?{mode}", uri=True, isolation_level=None, check_same_thread=False
+            f"file:{quote(os.fsencode(path.absolute()))}?{mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=0,  # `sqlite_stmt` would show a statement the ones before it
         )
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     except sqlite3.Error as error:
@@ -112,7 +122,9 @@ def connect(path: str | Path) -> sqlite3.Connection:
 def describe(path: str | Path) -> list[Table]:
     """The tables and views of a database in creation order, each column with up to three sample values.
 
-    Sample values are distinct, not null, and always the same ones: the first that the table's first rows hold.
+    Sample values are distinct, not null, and always the same ones: the first that the table's first rows hold. Views
+    and virtual tables have none, and those that cannot be read at all (over a table that is gone, of a module that is
+    not installed) are left out.
 
     Raises:
         DatabaseError: as `connect`, or damaged pages found on the way.
@@ -124,12 +136,18 @@ def describe(path: str | Path) -> list[Table]:
             "SELECT name, type, sql LIKE 'CREATE VIRTUAL%' FROM sqlite_master "
             "WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
         ).fetchall()
-        virtual = tuple(f"{name}_" for name, _, is_virtual in found if is_virtual)
-        return [
-            Table(name, _columns(connection, name, sampled=kind == "table"))
-            for name, kind, _ in found
-            if not (virtual and name.startswith(virtual))  # the tables in which full-text search keeps its index
-        ]
+        shadows = {f"{name}_{part}" for name, _, is_virtual in found if is_virtual for part in _SHADOWS}
+        tables = []
+        for name, kind, is_virtual in found:
+            if name in shadows:
+                continue
+            stored = kind == "table" and not is_virtual
+            try:
+                tables.append(Table(name, _columns(connection, name, sampled=stored)))
+            except sqlite3.OperationalError:
+                if stored:
+                    raise
+        return tables
     except sqlite3.Error as error:
         raise _damaged(Path(path), error) from None
     finally:
@@ -168,8 +186,10 @@ def _check_file(path: Path) -> None:
 
 def _columns(connection: sqlite3.Connection, table: str, sampled: bool) -> tuple[Column, ...]:
     references: dict[str, list[tuple[str, str]]] = {}
-    for _, _, parent, column, parent_column, *_ in connection.execute(f"PRAGMA foreign_key_list({_quoted(table)})"):
-        target = parent_column or _primary_key(connection, parent)
+    for _, place, parent, column, parent_column, *_ in connection.execute(
+        f"PRAGMA foreign_key_list({_quoted(table)})"
+    ):
+        target = parent_column or _primary_key(connection, parent, place)
         references.setdefault(column.lower(), []).append((parent, target))
     return tuple(
         Column(
@@ -179,20 +199,22 @@ def _columns(connection: sqlite3.Connection, table: str, sampled: bool) -> tuple
             references=tuple(reversed(references.get(name.lower(), ()))),  # SQLite lists the last one first
             samples=_sample(connection, table, name) if sampled else (),
         )
-        for _, name, type_, _, _, key in connection.execute(f"PRAGMA table_info({_quoted(table)})").fetchall()
+        # table_xinfo knows the generated columns too; "hidden" is 1 for what is no real column of a virtual table.
+        for _, name, type_, _, _, key, hidden in connection.execute(f"PRAGMA table_xinfo({_quoted(table)})").fetchall()
+        if hidden != 1
     )
 
 
-def _primary_key(connection: sqlite3.Connection, table: str) -> str:
-    """The column that a foreign key without a column of its own refers to."""
-    keys = [name for _, name, _, _, _, key in connection.execute(f"PRAGMA table_info({_quoted(table)})") if key]
-    return keys[0] if keys else "rowid"
+def _primary_key(connection: sqlite3.Connection, table: str, place: int) -> str:
+    """The column to which the ``place``-th column of a foreign key refers that names none itself."""
+    keys = {key: name for _, name, _, _, _, key in connection.execute(f"PRAGMA table_info({_quoted(table)})")}
+    return keys.get(place + 1, "rowid")
 
 
 def _sample(connection: sqlite3.Connection, table: str, column: str) -> tuple[str | int | float | bytes, ...]:
     rows = connection.execute(
-        f"SELECT DISTINCT value FROM (SELECT {_quoted(column)} AS value FROM {_quoted(table)} LIMIT {_SAMPLED_ROWS}) "
-        f"WHERE value IS NOT NULL LIMIT {_SAMPLES}"
+        f"SELECT DISTINCT value FROM (SELECT {_quoted(column)} AS value FROM {_quoted(table)} NOT INDEXED "
+        f"LIMIT {_SAMPLED_ROWS}) WHERE value IS NOT NULL LIMIT {_SAMPLES}"
     )
     return tuple(value for (value,) in rows)
 

@@ -42,8 +42,11 @@ def verify_all(tasks: Iterable[Task], processes: int | None = None) -> Iterator[
 
     Raises:
         DatabaseError: a database is missing or damaged. Verdicts yielded before stay valid.
-        ExcotError: workers cannot be started at all.
+        ExcotError: workers cannot be started at all, or die without executing anything.
+        ValueError: ``processes`` is less than one.
     """
+    if processes is not None and processes < 1:
+        raise ValueError(f"processes must be at least 1, not {processes}")
     queue = iter(tasks)
     workers: list[_Worker] = []
     try:
@@ -103,6 +106,8 @@ class _Worker:
     def step(self) -> Verdict | None:
         """Take in what the worker has sent, or end it where it is overdue; the verdict once the task is complete."""
         if not self.connection.poll():
+            if self.overdue_at() > time.monotonic():
+                return None  # it has gone on to another statement since `_ready` looked
             place, _ = read_beacon(self._beacon)
             self._give_up(
                 place, "timeout", f"more than {self.task.limits.seconds:g} s, and SQLite could not interrupt it"
@@ -110,9 +115,9 @@ class _Worker:
             return self._replace()
         try:
             message = self.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):
             return self._bury()
-        if isinstance(message, ExcotError):
+        if isinstance(message, Exception):
             raise message
         outcomes, complete = message
         self._known.update(outcomes)
@@ -126,9 +131,11 @@ class _Worker:
 
     def _bury(self) -> Verdict | None:
         place, _ = read_beacon(self._beacon)
+        code = self._process.wait()
         self._deaths[place] += 1
-        if self._deaths[place] > 1:
-            code = self._process.wait()
+        if self._deaths[place] > 2:  # given up before, so it was not being executed
+            raise ExcotError(f"worker processes keep dying at question {self.task.id} (exit status {code})")
+        if self._deaths[place] == 2:
             self._give_up(place, "error", f"two worker processes died while executing this (exit status {code})")
         return self._replace()
 

@@ -14,7 +14,6 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
-from .database import DatabaseError
 from .verify import Verifier
 
 ADDRESS_SPACE = 2 << 30
@@ -40,8 +39,8 @@ def main(connection_fd: int, beacon_fd: int) -> None:
     beacon = mmap.mmap(beacon_fd, BEACON_SIZE)
     connection = Connection(connection_fd)
     verifier = Verifier(on_statement=lambda place: write_beacon(beacon, place))
-    connection.send("ready")
     try:
+        connection.send("ready")
         while True:
             task, known = connection.recv()
             outcomes, sent = [], time.monotonic()
@@ -51,7 +50,7 @@ def main(connection_fd: int, beacon_fd: int) -> None:
                     if time.monotonic() - sent > _SEND_EVERY:
                         connection.send((outcomes, False))
                         outcomes, sent = [], time.monotonic()
-            except DatabaseError as error:
+            except Exception as error:  # the parent raises it: starting again would only lead here again
                 connection.send(error)
             else:
                 connection.send((outcomes, True))

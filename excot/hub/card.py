@@ -33,7 +33,7 @@ def write_card(folder: Path, manifest: dict[str, Any]) -> None:
         {
             "config_name": stage,
             **({"default": True} if stage == default else {}),
-            "data_files": [{"split": entry["split"], "path": f"{stage}/*.parquet"}],
+            "data_files": [{"split": entry["split"], "path": f"{stage}/*-{entry['fingerprint'][:8]}.parquet"}],
         }
         for stage, entry in stages.items()
     ]

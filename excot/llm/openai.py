@@ -10,7 +10,6 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import import_error
 from .base import BackendError, Candidate, Completion, FatalBackendError, Message, Sampling
 from .endpoint import LONGEST_WAIT, explain, public_url, redact, refused_parameter, retry_after, server_message
 
@@ -52,10 +51,7 @@ class OpenAI:
         timeout: float = 600.0,
         max_retries: int = 8,
     ):
-        try:
-            import openai
-        except ImportError:
-            raise import_error("openai", "openai") from None
+        import openai
 
         self.model = model
         self.azure = azure

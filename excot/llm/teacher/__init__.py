@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from ...errors import import_error
-
-try:
-    import sqlglot  # noqa: F401
-except ImportError:
-    raise import_error("sqlglot", "teacher") from None
-
 from .backend import Answer, Teacher, answer
 
 __all__ = ["Answer", "Teacher", "answer"]

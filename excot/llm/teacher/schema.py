@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-_TABLE = re.compile(r"^Table\s+(?:`(?P<quoted>[^`]+)`|(?P<bare>.+?))\s*$")
-_COLUMN = re.compile(
-    r"^\s+(?:`(?P<quoted>[^`]+)`|(?P<bare>[^\s,(]+))\s*(?:\((?P<type>(?:[^()]|\([^()]*\))*)\))?(?P<rest>.*)$"
-)
-_EXAMPLES = re.compile(r"\be\.g\. (?P<values>.*)$")
-_VALUE = re.compile(r"'(?:[^']|'')*'|-?\d+(?:\.\d+)?(?=,|$)")
+_NAME = r"(?:`(?P<quoted>(?:[^`]|``)+)`|(?P<bare>[^\s,(:`]+))"
+_TYPE = r"\((?P<type>(?:[^()]|\([^()]*\))*)\)"  # one level of parentheses inside: VARCHAR(20)
+_TABLE = re.compile(rf"^Table\s+{_NAME}\s*$")
+_COLUMN = re.compile(rf"^\s+{_NAME}(?:\s+{_TYPE})?(?P<rest>.*)$")
+
+_LITERAL = r"(?:x?'(?:[^']|'')*'|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+_SAMPLES = re.compile(rf", e\.g\. (?P<values>{_LITERAL}(?:, {_LITERAL})*)")
+_WHOLE_VALUE = re.compile(r"(?<!x)'(?:[^'…]|'')*'|(?<![\w.'])-?\d+(?:\.\d+)?(?=,|$)")  # no bytes, nothing shortened
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,15 @@ def read_schema(text: str | None) -> Schema:
     current: list[Column] | None = None
     for line in (text or "").splitlines():
         if table := _TABLE.match(line):
-            name = table["quoted"] or table["bare"]
+            name = _name(table)
             names[name.lower()] = name
             current = columns.setdefault(name.lower(), [])
         elif current is not None and (column := _COLUMN.match(line)):
-            examples = _EXAMPLES.search(column["rest"])
-            samples = tuple(_VALUE.findall(examples["values"])) if examples else ()
-            current.append(Column(column["quoted"] or column["bare"], column["type"] or "", samples))
+            listed = _SAMPLES.search(column["rest"])
+            samples = tuple(_WHOLE_VALUE.findall(listed["values"])) if listed else ()
+            current.append(Column(_name(column), column["type"] or "", samples))
     return Schema(names, {name: tuple(found) for name, found in columns.items()})
+
+
+def _name(match: re.Match[str]) -> str:
+    return match["quoted"].replace("``", "`") if match["quoted"] else match["bare"]

@@ -1,0 +1,1 @@
+"""Training recipes: thin TRL scripts and one YAML a model and stage."""
