@@ -30,7 +30,7 @@ def demo(config: DemoConfig) -> str:
     for function, options in steps:
         print(function(options).rpartition("\nnext: ")[0], flush=True)
     rows = _first_rows(out, ("questions", "generations", "verified", "sft", "pairs"))
-    return f"\nOne row of each dataset, and of the later ones what is new in them:\n\n{rows}\n\nAll of it is in {out}."
+    return f"\nOne row of each dataset, and of the later ones what is new in them:\n{rows}\n\nAll of it is in {out}."
 
 
 def _first_rows(out: str, stages: tuple[str, ...]) -> str:
@@ -42,16 +42,16 @@ def _first_rows(out: str, stages: tuple[str, ...]) -> str:
     lines = []
     for stage in stages:
         ((split, rows),) = load_dataset(out, stage).items()
-        lines.append(f'load_dataset("{out}", "{stage}", split="{split}")[0]')
+        lines.append(f'\nload_dataset("{out}", "{stage}", split="{split}")[0]')
         lines += [f"  {name}: {_short(value)}" for name, value in rows[0].items() if shown.get(name) != value]
         shown = rows[0]
     return "\n".join(lines)
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, width: int = 90) -> str:
     if isinstance(value, list) and value:
         more = f" and {len(value) - 1} more" if len(value) > 1 else ""
-        return f"[{_short(value[0])}{more}]"
+        return f"[{_short(value[0], 60)}{more}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {_short(inner)}" for name, inner in value.items()) + "}"
-    return textwrap.shorten(repr(value), 90, placeholder=" ...'")
+        return "{" + ", ".join(f"{name}: {_short(inner, 60)}" for name, inner in value.items()) + "}"
+    return textwrap.shorten(repr(value), width, placeholder=" ...'")

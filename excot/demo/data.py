@@ -191,7 +191,7 @@ def _per_category(world: World, generator: random.Random) -> tuple[str, str, str
 
 
 def _joined(world: World, generator: random.Random) -> tuple[str, str, str]:
-    name, _ = generator.choice(world.parents)
+    name, _ = generator.choice(world.parents[:-1])  # the last one has no children: its result would be empty
     p, c = world.parent, world.child
     return (
         f"What are the {c.name.replace('_', ' ')} and {c.number} of the {c.many} {world.belongs} {name}?",

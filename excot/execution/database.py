@@ -213,8 +213,9 @@ def _primary_key(connection: sqlite3.Connection, table: str, place: int) -> str:
 
 def _sample(connection: sqlite3.Connection, table: str, column: str) -> tuple[str | int | float | bytes, ...]:
     rows = connection.execute(
-        f"SELECT DISTINCT value FROM (SELECT {_quoted(column)} AS value FROM {_quoted(table)} NOT INDEXED "
-        f"LIMIT {_SAMPLED_ROWS}) WHERE value IS NOT NULL LIMIT {_SAMPLES}"
+        # Neither an index (another order) nor the column's own collation (which may not be installed) has a say.
+        f"SELECT DISTINCT value FROM (SELECT {_quoted(column)} COLLATE BINARY AS value FROM {_quoted(table)} "
+        f"NOT INDEXED LIMIT {_SAMPLED_ROWS}) WHERE value IS NOT NULL LIMIT {_SAMPLES}"
     )
     return tuple(value for (value,) in rows)
 

@@ -173,16 +173,21 @@ class _Worker:
         with theirs, tempfile.TemporaryFile() as file:
             file.truncate(BEACON_SIZE)
             self._beacon = mmap.mmap(file.fileno(), BEACON_SIZE)
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    f"from excot.execution import worker; worker.main({theirs.fileno()}, {file.fileno()})",
-                ],
-                pass_fds=(theirs.fileno(), file.fileno()),
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-            )
+            program = f"from excot.execution import worker; worker.main({theirs.fileno()}, {file.fileno()})"
+            path = os.pathsep.join(path or os.getcwd() for path in sys.path)
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", program],
+                    pass_fds=(theirs.fileno(), file.fileno()),
+                    stdin=subprocess.DEVNULL,
+                    # What is importable here is so there, and no more: not what lies in the working directory.
+                    env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+                )
+            except OSError as error:
+                raise ExcotError(
+                    f"a worker process could not be started ({error.strerror})",
+                    "is memory or the process limit exhausted?",
+                ) from None
         self.connection = Connection(ours.detach())
         try:
             self.connection.recv()  # "ready": a worker that cannot even start must not look like a bad statement

@@ -45,7 +45,8 @@ class Limits:
         result_bytes: bytes of a gold result that are kept, estimated.
         value_bytes: length of one value (and of one row inside SQLite).
         sql_bytes: length of the statement.
-        heap_bytes: memory of SQLite in one process, sorting and temporary indices included.
+        heap_bytes: memory of SQLite in one process, sorting and temporary indices included. It holds for the whole
+            process from the first sandbox on, and SQLite lets later ones only lower it.
     """
 
     seconds: float = 5.0

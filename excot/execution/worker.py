@@ -50,6 +50,8 @@ def main(connection_fd: int, beacon_fd: int) -> None:
                     if time.monotonic() - sent > _SEND_EVERY:
                         connection.send((outcomes, False))
                         outcomes, sent = [], time.monotonic()
+            except MemoryError:
+                raise  # a fresh process may have enough
             except Exception as error:  # the parent raises it: starting again would only lead here again
                 connection.send(error)
             else:

@@ -1,1 +1,1 @@
-"""Training recipes: thin TRL scripts and one YAML a model and stage."""
+"""The place of the training recipes, reachable as ``recipes/`` from the root of a checkout as well."""
