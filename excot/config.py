@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import types
 import typing
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -126,7 +127,7 @@ class GenerateConfig(LongStageConfig):
         super().__post_init__()
         if self.n is None and self.backend != "replay":
             self.n = 32
-        at_least(self, n=1, temperature=0, max_tokens=1, few_shots=0, concurrency=1, timeout=0, batch_size=1)
+        at_least(self, n=1, temperature=0, max_tokens=1, few_shots=0, concurrency=1, timeout=0.001, batch_size=1)
         at_most(self, top_p=1, error_rate=1, few_shots=3)
         at_least(self, top_p=0, error_rate=0)
         if self.backend in ("openai", "azure", "transformers") and not self.model:
@@ -270,7 +271,8 @@ def check(config: Any) -> None:
         if isinstance(value, int) and not isinstance(value, bool) and float in (hint, *typing.get_args(hint)):
             setattr(config, f.name, float(value))
         elif not _fits(value, hint):
-            raise ExcotError(f"{flag(public_name(f))} is {value!r}", f"it takes {_words(hint)}")
+            shown = f.name.upper() if f.metadata["positional"] else flag(public_name(f))
+            raise ExcotError(f"{shown} is {value!r}", f"it takes {_words(hint)}")
 
 
 def at_least(config: Any, **bounds: float) -> None:
@@ -312,7 +314,11 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, list) and all(_fits(item, args[0]) for item in value)
     if origin is Literal:
         return value in args
-    return type(value) is hint or (hint is type(None) and value is None)
+    if hint is str:
+        return isinstance(value, str) and bool(value.strip())  # an unset variable of a shell script, most of the time
+    if hint is float:
+        return isinstance(value, float) and math.isfinite(value)
+    return type(value) is hint
 
 
 def _words(hint: Any) -> str:
@@ -323,4 +329,4 @@ def _words(hint: Any) -> str:
         return f"a list of {_words(args[0])}"
     if origin is Literal:
         return ", ".join(map(str, args))
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, "nothing")
+    return {int: "a whole number", float: "a number", str: "some text", bool: "true or false"}.get(hint, "nothing")

@@ -100,7 +100,8 @@ def _data(name: str, data: str) -> Iterator[tuple[str, str]]:
             yield OK, f"{name} {split}: {len(needed) - len(missing)} of {len(needed)} databases"
         if missing:
             level = MISSING if len(missing) < len(needed) else PROBLEM
-            where = " or ".join(map(str, benchmark.database_folders(split)[:2]))
+            databases = benchmark.databases(split)  # once there is such a folder, no other is looked into
+            where = databases.folder if databases else " or ".join(map(str, benchmark.database_folders(split)[:2]))
             yield level, f"{name} {split}: no file for {named(missing)}: unpack the release's databases into {where}"
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,19 @@ class Journal:
         self.path = path
         self._places: dict[str, tuple[int, str]] = {}  # id -> offset of its line, digest of what it was made from
         self._synced = time.monotonic()
-        existing = path.exists() and path.stat().st_size > 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        # "a+" would seek to the end for every write by itself, but then its position cannot be trusted for reading.
-        self._file = open(path, "r+b" if existing else "w+b")
+        # Written without a buffer: what one holds back from a full disk would be tried again at every later call.
+        self._writer = open(path, "ab", buffering=0)
         try:
-            if existing:
-                self._read(arguments, keep)
-            if not self._file.tell():
+            size = path.stat().st_size
+            self._end = self._index(arguments, keep) if size else 0
+            if self._end < size:
+                self._writer.truncate(self._end)
+            self._reader = open(path, "rb")
+            if not self._end:
                 self._write({"arguments": arguments})
         except BaseException:
-            self._file.close()
+            self._writer.close()
             raise
 
     def __len__(self) -> int:
@@ -63,8 +66,8 @@ class Journal:
 
     def read(self, id: str) -> dict[str, Any]:
         """The record of a finished question."""
-        self._file.seek(self._places[id][0])
-        return json.loads(self._file.readline())["record"]
+        self._reader.seek(self._places[id][0])
+        return json.loads(self._reader.readline())["record"]
 
     def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """All finished questions with their records."""
@@ -72,48 +75,58 @@ class Journal:
             yield id, self.read(id)
 
     def close(self) -> None:
-        self._file.close()
+        self._writer.close()
+        self._reader.close()
 
     def _write(self, line: dict[str, Any]) -> int:
         """Append one line and return where it begins; a line that does not fit on the disk leaves no trace."""
-        start = self._file.seek(0, os.SEEK_END)
+        start, text = self._end, json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        rest = memoryview(text)
         try:
-            self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-            self._file.flush()
+            while rest:
+                rest = rest[self._writer.write(rest) :]
             if time.monotonic() - self._synced > _SYNC_EVERY:
-                os.fsync(self._file.fileno())
+                os.fsync(self._writer.fileno())
                 self._synced = time.monotonic()
         except OSError as error:
+            with suppress(OSError):
+                self._writer.truncate(start)
             raise ExcotError(
                 f"cannot write {self.path} ({error.strerror})",
                 "make room on the disk, then start the same command again",
             ) from None
+        self._end += len(text)
         return start
 
-    def _read(self, arguments: dict[str, Any], keep: bool) -> None:
-        offset = 0
-        for number, line in enumerate(self._file, start=1):
-            if not line.endswith(b"\n"):
-                break  # cut off in the middle of a write
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                raise ExcotError(
-                    f"{self.path}, line {number}: not a journal line",
-                    "restore the file, or start again with --overwrite",
-                ) from None
-            if number == 1:
-                self._check(entry.get("arguments"), arguments, keep)
-            else:
-                self._places[entry["id"]] = (offset, entry["input"])
-            offset += len(line)
-        self._file.seek(offset)
-        self._file.truncate()
+    def _index(self, arguments: dict[str, Any], keep: bool) -> int:
+        """Note where each finished question is, and return where the next line may begin."""
+        begun_with, end = arguments, 0
+        with open(self.path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    break  # cut off in the middle of a write
+                try:
+                    entry = json.loads(line)
+                    if number == 1:
+                        begun_with = dict(entry["arguments"])
+                    else:
+                        id, digest, _ = entry["id"], entry["input"], entry["record"]
+                        self._places[id] = (end, digest)
+                except (ValueError, KeyError, TypeError):
+                    raise ExcotError(
+                        f"{self.path}, line {number}: not a journal line",
+                        "restore the file, or start again with --overwrite",
+                    ) from None
+                end += len(line)
+        if not self._places:
+            return 0  # nothing is finished, so nothing holds anybody to the arguments of that start
+        self._check(begun_with, arguments, keep)
+        return end
 
-    def _check(self, begun_with: dict[str, Any] | None, arguments: dict[str, Any], keep: bool) -> None:
+    def _check(self, begun_with: dict[str, Any], arguments: dict[str, Any], keep: bool) -> None:
         if begun_with != arguments and not keep:
             raise ExcotError(
-                f"{self.path.stem} was begun with {differences(begun_with or {}, arguments)}",
+                f"{self.path.stem} was begun with {differences(begun_with, arguments)}",
                 "give the same arguments to go on, --resume to keep what is finished and go on with the new ones, "
                 "--overwrite to start again, or another --out",
             )

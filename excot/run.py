@@ -12,7 +12,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,7 +53,7 @@ class Run:
         self.folder = Path(folder)
         self.private = self.folder / ".excot"
         self._checked: set[str] = set()
-        self.manifest: dict[str, Any] = _read_json(self.folder / "manifest.json") or {"stages": {}}
+        self.manifest: dict[str, Any] = self._read_manifest()
 
     def entry(self, stage: str) -> dict[str, Any]:
         """What the manifest says of a finished stage.
@@ -60,16 +62,19 @@ class Run:
             ExcotError: the stage is not there, its files were changed by hand, or what it was made from has changed.
         """
         entry = self.manifest["stages"].get(stage)
-        again = f"run `excot {VERBS[stage]} --out {self.folder}`"
+        again = f"run `{self._command(stage)}`"
         if entry is None:
             raise ExcotError(f"{self.folder} has no {stage} yet", f"{again} first")
         for name, sha256 in entry["files"].items() if stage not in self._checked else ():
             path = self.folder / name
-            if not path.is_file() or file_hash(path) != sha256:
-                raise ExcotError(f"{path} is not the file that the manifest describes", f"{again} --overwrite")
-        for name, fingerprint in entry["inputs"].items():
-            if name in STAGES and self.manifest["stages"].get(name, {}).get("fingerprint") != fingerprint:
-                raise ExcotError(f"{stage} in {self.folder} was made from an earlier {name}", f"{again} anew")
+            if not path.is_file():
+                raise ExcotError(f"{path} is missing", f"restore it, or {again} again")
+            if file_hash(path) != sha256:
+                raise ExcotError(
+                    f"{path} is not the file that the manifest describes",
+                    f"restore it, or remove it and {again} again",
+                )
+        self._check_fresh(stage)
         self._checked.add(stage)  # once a process is enough: hashing a round's answers takes seconds
         return entry
 
@@ -93,6 +98,29 @@ class Run:
 
     def set_local(self, **values: Any) -> None:
         _write_json(self.private / "local.json", {**self.local, **values})
+
+    def _check_fresh(self, stage: str) -> None:
+        """Refuse what was made from an earlier version of its input, however far up the chain."""
+        for name, fingerprint in self.manifest["stages"][stage]["inputs"].items():
+            if name not in STAGES:
+                continue
+            if self.manifest["stages"].get(name, {}).get("fingerprint") != fingerprint:
+                raise ExcotError(
+                    f"{stage} in {self.folder} was made from an earlier {name}", f"run `{self._command(stage)}` anew"
+                )
+            self._check_fresh(name)
+
+    def _command(self, stage: str) -> str:
+        return f"excot {VERBS[stage]} --out {self.folder}"
+
+    def _read_manifest(self) -> dict[str, Any]:
+        path = self.folder / "manifest.json"
+        manifest = _read_json(path)
+        if manifest is None:
+            return {"stages": {}}
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("stages"), dict):
+            raise ExcotError(f"{path} is no manifest of a run folder", "restore the file, or use another --out")
+        return manifest
 
     def begin(
         self,
@@ -164,7 +192,10 @@ class Stage:
         counted: Callable[[], dict[str, Any]] = dict,
         **facts: Any,
     ) -> int:
-        """Write the stage's dataset and its manifest entry; all of it appears at once, or nothing.
+        """Write the stage's dataset and its manifest entry.
+
+        New files come to lie beside the old ones, whose names differ; the manifest, replaced in one step, then says
+        which of them count. So whatever ends this process, the old dataset is whole or the new one is.
 
         Args:
             rows: the rows, drawn a few hundred at a time.
@@ -180,7 +211,6 @@ class Stage:
             ExcotError: the disk is full or not writable.
         """
         scratch = self.run.private / f"{self.name}.new"
-        target = self.run.folder / self.name
         try:
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir(parents=True)
@@ -192,15 +222,10 @@ class Stage:
             names = [
                 f"{split}-{number:05d}-of-{len(shards):05d}-{fingerprint[:8]}.parquet" for number in range(len(shards))
             ]
+            self._folder.mkdir(exist_ok=True)
             for shard, name in zip(shards, names, strict=True):
-                shard.rename(scratch / name)
-            old = self.run.private / f"{self.name}.old"
-            shutil.rmtree(old, ignore_errors=True)
-            if target.exists():
-                os.replace(target, old)
-            os.replace(scratch, target)
-            shutil.rmtree(old, ignore_errors=True)
-            self.run.manifest["stages"][self.name] = {
+                os.replace(shard, self._folder / name)
+            entry = {
                 "excot": __version__,
                 "arguments": self.arguments,
                 "inputs": self.inputs,
@@ -212,19 +237,36 @@ class Stage:
                 **facts,
                 **counted(),
             }
-            _write_json(self.run.folder / "manifest.json", self.run.manifest)
-            write_card(self.run.folder, self.run.manifest)
+            manifest = {**self.run.manifest, "stages": {**self.run.manifest["stages"], self.name: entry}}
+            _write_json(self.run.folder / "manifest.json", manifest)
+            self.run.manifest = manifest
+            write_card(self.run.folder, manifest)
         except OSError as error:
             raise ExcotError(
-                f"cannot write {error.filename or self.run.folder} ({error.strerror})",
+                f"cannot write {error.filename or self.run.folder} ({error.strerror or error})",
                 "make room or check permissions, then start the same command again; what is finished is kept",
             ) from None
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+            self._tidy()
         return count
 
+    @property
+    def _folder(self) -> Path:
+        return self.run.folder / self.name
+
+    def _tidy(self) -> None:
+        """Remove the Parquet files that the manifest does not name: the old ones, or the new ones of a failure."""
+        named = self.run.manifest["stages"].get(self.name, {}).get("files", {})
+        with suppress(OSError):  # the dataset is complete without it, and a failure has its own message
+            for path in self._folder.glob("*.parquet"):
+                if f"{self.name}/{path.name}" not in named:
+                    path.unlink()
+            if not named:
+                self._folder.rmdir()
+
     def _look_at_existing(self) -> None:
-        self.run.manifest = _read_json(self.run.folder / "manifest.json") or self.run.manifest
+        self.run.manifest = self.run._read_manifest()
         entry = self.run.manifest["stages"].get(self.name)
         if entry is None or self.on_existing == "overwrite":
             return
@@ -237,7 +279,14 @@ class Stage:
                     + "--overwrite to make it anew, or another --out",
                 )
             return
-        self.finished = entry["inputs"] == self.inputs and not entry.get("failed")
+        self.finished = (
+            entry["inputs"] == self.inputs
+            and not entry.get("failed")
+            and all((self.run.folder / name).is_file() for name in entry["files"])
+        )
+        if self.finished:  # a process that was killed after the manifest may not have come to these
+            write_card(self.run.folder, self.run.manifest)
+            self._tidy()
 
 
 def _lock(run: Run):
@@ -261,16 +310,21 @@ def _write_shards(folder: Path, rows: Iterable[dict[str, Any]], schema: pa.Schem
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    count, shards = 0, []
-    batches = _batches(rows, _ROWS_AT_ONCE)
-    batch = next(batches, [])
-    while not shards or batch:
-        shards.append(folder / f"{len(shards)}.parquet")
-        with pq.ParquetWriter(shards[-1], schema, compression="zstd") as writer:
-            while batch and shards[-1].stat().st_size < _SHARD_BYTES:
+    count, shards, writer = 0, [], None
+    try:
+        for batch in chain(_batches(rows, _ROWS_AT_ONCE), [[]]):  # the empty one: a dataset without rows has a file too
+            if writer is None and (batch or not shards):
+                shards.append(folder / f"{len(shards)}.parquet")
+                writer = pq.ParquetWriter(shards[-1], schema, compression="zstd")
+            if batch:
                 writer.write_table(pa.Table.from_pylist(batch, schema=schema))
                 count += len(batch)
-                batch = next(batches, [])
+                if shards[-1].stat().st_size >= _SHARD_BYTES:
+                    writer.close()
+                    writer = None
+    finally:
+        if writer is not None:
+            writer.close()
     return count, shards
 
 

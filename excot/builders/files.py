@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import ExcotError
+
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can escape one of a surrogate pair alone; UTF-8 has no such
 
 
 def read_json(path: Path) -> list[Any]:
@@ -35,8 +39,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
     elif path.suffix == ".jsonl":
         yield from _read_jsonl(path)
     elif path.suffix == ".csv":
-        reader = csv.DictReader(_read_text(path).splitlines(keepends=True))
-        yield from ((f"{path}, line {reader.line_num}", row) for row in reader)
+        yield from _read_csv(path)
     else:
         yield from _read_parquet(path)
 
@@ -69,6 +72,8 @@ def pick(where: str, row: Any, names: dict[str, str], optional: Iterable[str] = 
             value = None
         elif not isinstance(value, str):
             raise ExcotError(f"{where}: {theirs!r} is {value!r}", "it must be text")
+        elif not value.isascii() and _HALF_A_CHARACTER.search(value):
+            raise ExcotError(f"{where}: {theirs!r} holds half a character, {value!a}", "write the whole character")
         picked[ours] = value
     return picked
 
@@ -96,6 +101,16 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
                 yield f"{path}, line {number}", json.loads(line)
             except json.JSONDecodeError as error:
                 raise ExcotError(f"{path}, line {number}: not valid JSON ({error.msg})", "mend the line") from None
+
+
+def _read_csv(path: Path) -> Iterator[tuple[str, Any]]:
+    # Not splitlines() here either: a line separator within a cell would end the row.
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
+    try:
+        for row in reader:
+            yield f"{path}, line {reader.line_num}", row
+    except csv.Error as error:
+        raise ExcotError(f"{path}, line {reader.line_num}: not valid CSV ({error})", "mend the line") from None
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:

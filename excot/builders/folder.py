@@ -21,7 +21,7 @@ class Folder(Benchmark):
     known_splits = ("train", "dev", "test")
 
     def __init__(self, data: str | Path, descriptions: bool = False, **kwargs: Any):
-        self.benchmark = Path(data).absolute().name  # type: ignore[misc]
+        self.benchmark = Path(data).resolve().name  # type: ignore[misc]
         super().__init__(data, descriptions, **kwargs)
 
     def question_files(self, split: str) -> list[Path]:

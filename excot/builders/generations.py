@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -46,32 +47,32 @@ def generate(config: GenerateConfig) -> str:
     if config.dry_run:
         return _plan(config, prompt, [messages(question) for question in answerable])
 
-    sources = {"from": file_hash(_existing(config.replay_from))} if config.replay_from else {}
-    arguments = _arguments(config, prompt)
-    with run.begin("generations", arguments, ("questions",), sources, config.on_existing) as stage:
+    with run.begin("generations", _arguments(config, prompt), ("questions",), on_existing=config.on_existing) as stage:
         if stage.finished:
-            return _summary(run, config, "already there: ")
+            return _summary(run, "already there: ")
         _store(run, prompt)
+        digests = {question["id"]: _digest(config, question, messages(question)) for question in answerable}
         journal = stage.journal()
         try:
             backend = open_backend(config, answerable)
-            failed = asyncio.run(_ask_all(backend, answerable, messages, journal, config))
+            failed = asyncio.run(_ask_all(backend, answerable, messages, digests, journal, config))
             describe = getattr(backend, "describe", dict)  # of endpoints: what may be said of them without secrets
-            model = next((record["model"] for _, record in journal.records()), backend.model)
-            sampling = {"n": config.n, "few_shots": config.few_shots, **_sampling(config, 0).to_dict()}
+            tally = _Tally()
 
             def rows() -> Iterator[dict[str, Any]]:
                 for question in questions:
-                    made = journal.read(question["id"]) if question["id"] in journal else {"candidates": []}
-                    used = {**sampling, "seed": seed_of(config.seed, question["id"])}
-                    yield {"model": model, **question, **made, "prompt_id": prompt.id, "sampling": json.dumps(used)}
+                    id = question["id"]
+                    unanswered = {"candidates": [], "model": backend.model, "sampling": _used(config, id)}
+                    # Under --resume the journal may hold answers to an earlier form of the question: those are none.
+                    finished = id in digests and journal.has(id, digests[id])
+                    made = tally.count(journal.read(id) if finished else unanswered)
+                    yield {**question, **made, "prompt_id": prompt.id, "sampling": json.dumps(made["sampling"])}
 
             stage.write(
                 rows(),
                 GENERATIONS,
                 _split(run),
-                **_facts(journal, questions),
-                model=model,
+                lambda: tally.facts(backend.model),
                 prompt_id=prompt.id,
                 few_shots=config.few_shots,
                 failed=failed,
@@ -80,7 +81,7 @@ def generate(config: GenerateConfig) -> str:
             )
         finally:
             journal.close()
-    return _summary(run, config)
+    return _summary(run)
 
 
 TEACHER_NOTE = (
@@ -121,11 +122,11 @@ async def _ask_all(
     backend: Backend,
     questions: list[dict[str, Any]],
     messages: Callable[[dict[str, Any]], list[Message]],
+    digests: dict[str, str],
     journal: Journal,
     config: GenerateConfig,
 ) -> dict[str, str]:
     """Ask every question that the journal does not hold; what failed, by id."""
-    digests = {question["id"]: digest_of(messages(question)) for question in questions}
     waiting = [question for question in questions if not journal.has(question["id"], digests[question["id"]])]
     progress = Progress("generate", len(questions), len(questions) - len(waiting))
     queue = iter(waiting)
@@ -142,7 +143,8 @@ async def _ask_all(
                 failed[id] = str(error)
                 progress.advance(failed=1)
                 continue
-            journal.add(id, digests[id], _record(completion))
+            if completion.candidates:  # a file without answers to a question has not finished it: another one may
+                journal.add(id, digests[id], {**_record(completion), "sampling": _used(config, id)})
             progress.advance(answers=len(completion.candidates))
 
     workers = [asyncio.create_task(work()) for _ in range(min(config.concurrency, len(waiting)))]
@@ -177,19 +179,33 @@ def _clean(candidate: Candidate) -> str | None:
     return candidate.text and candidate.text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _facts(journal: Journal, questions: list[dict[str, Any]]) -> dict[str, Any]:
-    counts = dict.fromkeys(
-        ("candidates", "without_candidates", "without_text", "prompt_tokens", "completion_tokens"), 0
-    )
-    for question in questions:
-        made = journal.read(question["id"]) if question["id"] in journal else {"candidates": []}
-        counts["candidates"] += len(made["candidates"])
-        counts["without_candidates"] += not made["candidates"]
+class _Tally:
+    """Counts over the rows that pass, for the manifest and the summary."""
+
+    def __init__(self) -> None:
+        names = ("candidates", "without_candidates", "without_text", "prompt_tokens", "completion_tokens")
+        self._counts = dict.fromkeys(names, 0)
+        self._models: Counter[str] = Counter()
+
+    def count(self, made: dict[str, Any]) -> dict[str, Any]:
+        counts, candidates = self._counts, made["candidates"]
+        self._models[made["model"]] += len(candidates)
+        counts["candidates"] += len(candidates)
+        counts["without_candidates"] += not candidates
         counts["prompt_tokens"] += made.get("prompt_tokens") or 0
-        for candidate in made["candidates"]:
+        for candidate in candidates:
             counts["without_text"] += not (candidate["text"] or "").strip()
             counts["completion_tokens"] += candidate["completion_tokens"] or 0
-    return counts
+        return made
+
+    def facts(self, model: str) -> dict[str, Any]:
+        """The counts, and who gave most of the answers: ``model`` where there are none."""
+        return {**self._counts, "model": max(self._models, key=self._models.__getitem__, default=model)}
+
+
+def _digest(config: GenerateConfig, question: dict[str, Any], messages: list[Message]) -> str:
+    """Tells whether a finished question's answers are still answers to it: the teacher's hang on the gold as well."""
+    return digest_of(messages, *([question["gold_sql"]] if config.backend == "teacher" else []))
 
 
 def _arguments(config: GenerateConfig, prompt: Prompt) -> dict[str, Any]:
@@ -201,8 +217,8 @@ def _arguments(config: GenerateConfig, prompt: Prompt) -> dict[str, Any]:
         "limit": config.limit,
         "prompt": prompt.id,
     }
-    if config.backend == "replay":
-        return common
+    if config.replay_from:
+        return {**common, "from": _file_hash(config.replay_from)}
     if config.backend == "teacher":
         return {**common, "seed": config.seed, "error_rate": config.error_rate}
     return {**common, **_sampling(config, config.seed).to_dict(), "few_shots": config.few_shots}
@@ -210,6 +226,14 @@ def _arguments(config: GenerateConfig, prompt: Prompt) -> dict[str, Any]:
 
 def _sampling(config: GenerateConfig, seed: int) -> Sampling:
     return Sampling(config.temperature, config.top_p, config.max_tokens, seed)
+
+
+def _used(config: GenerateConfig, id: str) -> dict[str, Any]:
+    """The settings that a question's answers were sampled with, for its row; nobody knows those of a file."""
+    if config.backend == "replay":
+        return {"n": config.n}
+    sampling = _sampling(config, seed_of(config.seed, id)).to_dict()
+    return {"n": config.n, "few_shots": config.few_shots, **sampling}
 
 
 def _examples(config: GenerateConfig) -> tuple:
@@ -222,12 +246,11 @@ def _examples(config: GenerateConfig) -> tuple:
     return tuple(few_shots(config.prompt, config.few_shots))
 
 
-def _existing(path: str) -> str:
+def _file_hash(path: str) -> str:
     try:
-        open(path, "rb").close()
+        return file_hash(path)[:16]
     except OSError as error:
         raise ExcotError(f"cannot read {path} ({error.strerror})", "give --from a JSONL file of candidates") from None
-    return path
 
 
 def _store(run: Run, prompt: Prompt) -> None:
@@ -252,7 +275,7 @@ def _plan(config: GenerateConfig, prompt: Prompt, prompts: list[list[Message]]) 
     )
 
 
-def _summary(run: Run, config: GenerateConfig, prefix: str = "") -> str:
+def _summary(run: Run, prefix: str = "") -> str:
     entry = run.entry("generations")
     answers, asked = entry["candidates"], entry["rows"]
     made = f"{prefix}{answers:,} answers to {asked - entry['without_candidates']:,} of {asked:,} questions"

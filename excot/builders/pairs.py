@@ -73,7 +73,8 @@ def choose_pairs(right: list[dict[str, Any]], wrong: list[dict[str, Any]], confi
 
     ``nearest`` takes the smallest distance between the whole answers, ``farthest`` the largest; among equal distances
     the first chosen candidate wins, and then the first rejected one. ``random`` draws evenly from all pairs, by a
-    generator that depends on the seed and the question's id alone. Two answers with the same SQL are never a pair.
+    generator that depends on the seed and the question's id alone. Two answers with the same SQL or the same text (one
+    of them cut off right at its end, say) are never a pair.
 
     Args:
         right: the right candidates (``text``, ``sql``), no text twice.
@@ -98,7 +99,7 @@ def _nearest(right: list[dict[str, Any]], wrong: list[dict[str, Any]], most: int
         cutoff = best[-1].distance - 1 if len(best) == most else None
         if cutoff is not None and cutoff < 0:
             break
-        texts = {number: other["text"] for number, other in enumerate(wrong) if other["sql"] != chosen["sql"]}
+        texts = {number: other["text"] for number, other in enumerate(wrong) if _differ(chosen, other)}
         found = process.extract(chosen["text"], texts, scorer=Levenshtein.distance, limit=most, score_cutoff=cutoff)
         best = sorted([*best, *(Pair(distance, place, number) for _, distance, number in found)])[:most]
     return best
@@ -118,7 +119,7 @@ def _farthest(right: list[dict[str, Any]], wrong: list[dict[str, Any]], most: in
         Pair(int(distances[place, number]), place, number)
         for place, chosen in enumerate(right)
         for number, rejected in enumerate(wrong)
-        if chosen["sql"] != rejected["sql"]
+        if _differ(chosen, rejected)
     )
     return heapq.nsmallest(most, pairs, key=lambda pair: (-pair.distance, pair.chosen, pair.rejected))
 
@@ -132,7 +133,11 @@ def _random(
         (place, number)
         for place, chosen in enumerate(right)
         for number, rejected in enumerate(wrong)
-        if chosen["sql"] != rejected["sql"]
+        if _differ(chosen, rejected)
     ]
     drawn = generator.sample(places, min(most, len(places)))
     return [Pair(Levenshtein.distance(right[p]["text"], wrong[n]["text"]), p, n) for p, n in drawn]
+
+
+def _differ(chosen: dict[str, Any], rejected: dict[str, Any]) -> bool:
+    return chosen["sql"] != rejected["sql"] and chosen["text"] != rejected["text"]

@@ -14,6 +14,15 @@ from ..execution import Column, Table
 _SAMPLE_LENGTH = 40  # characters of one sample value
 _DESCRIPTION_LENGTH = 200  # characters of one column's description
 
+# Those that SQLite takes for a name only in quotes; BIRD has a table called "order".
+_KEYWORDS = frozenset(
+    "add all alter and as autoincrement between case cast check collate commit constraint create current_date "
+    "current_time current_timestamp default deferrable delete distinct drop else escape except exists foreign from "
+    "group having in index insert intersect into is isnull join limit not nothing notnull null on or order primary "
+    "raise references returning select set table then to transaction union unique update using values when "
+    "where".split()
+)
+
 
 def schema_text(tables: list[Table], descriptions: Mapping[tuple[str, str], str] | None = None) -> str:
     """Write tables for a prompt, one line a column.
@@ -112,7 +121,8 @@ def _table_text(table: Table, descriptions: Mapping[tuple[str, str], str]) -> st
 
 def _name(name: str) -> str:
     """A name as a query can use it: in backticks where it is not a plain word."""
-    return name if name.isidentifier() and name.isascii() else "`" + name.replace("`", "``") + "`"
+    plain = name.isidentifier() and name.isascii() and name.lower() not in _KEYWORDS
+    return name if plain else "`" + name.replace("`", "``") + "`"
 
 
 def _literal(value: str | int | float | bytes) -> str:

@@ -77,8 +77,8 @@ def _stored(run: Run, prompt_id: str) -> Prompt:
     name = prompt_id.rpartition("-")[0]
     try:
         prompt = Prompt(name, path.read_text("utf-8"))
-    except OSError as error:
-        raise ExcotError(f"cannot read the prompt template {path} ({error.strerror})", "restore the file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExcotError(f"cannot read the prompt template {path} ({error})", "restore the file") from None
     if prompt.id != prompt_id:
         raise ExcotError(f"{path} was changed: its text has the id {prompt.id}", "restore the file")
     return prompt

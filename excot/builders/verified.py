@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from ..config import VerifyConfig
@@ -34,8 +35,9 @@ def verify(config: VerifyConfig) -> str:
     made = run.entry("generations")
     databases = _databases(run, config)
     known = run.entry("questions")["databases"]
+    total = made["rows"] if config.limit is None else min(config.limit, made["rows"])
     paths, hashes, missing = {}, {}, Counter()
-    for row in run.read("generations", ["db_id"]):
+    for row in islice(run.read("generations", ["db_id"]), total):
         db_id = row["db_id"]
         if db_id not in paths:
             try:
@@ -50,10 +52,9 @@ def verify(config: VerifyConfig) -> str:
                 )
         missing[db_id] += not paths[db_id]
     missing = +missing
-    total = made["rows"] if config.limit is None else min(config.limit, made["rows"])
     if missing:
         log.warning("%d questions have no database file: %s", missing.total(), named(sorted(missing)))
-    if missing.total() == made["rows"]:
+    if missing.total() == total:
         raise DatabaseError(f"none of the databases is in {databases.folder}", "give their folder to --databases")
     if config.dry_run:
         return (
@@ -69,7 +70,8 @@ def verify(config: VerifyConfig) -> str:
         try:
             tally = _Tally()
             _verify_all(run, config, paths, hashes, limits, journal, total)
-            rows = (tally.count(_joined(row, journal.read(row["id"]))) for row in _rows(run, total))
+            rows = islice(run.read("generations"), total)
+            rows = (tally.count(_joined(row, journal.read(row["id"]))) for row in rows)
             stage.write(rows, VERIFIED, made["split"], tally.facts, databases=hashes, without_database=missing.total())
         finally:
             journal.close()
@@ -90,8 +92,9 @@ def _verify_all(
     progress = Progress("verify", total)
 
     def tasks() -> Iterator[Task]:
-        for row in _rows(run, total):
-            digest = digest_of(row["gold_sql"], [c["text"] for c in row["candidates"]], hashes[row["db_id"]])
+        for row in islice(run.read("generations"), total):
+            answers = [(c["text"], c["finish_reason"]) for c in row["candidates"]]
+            digest = digest_of(row["gold_sql"], answers, hashes[row["db_id"]])
             if journal.has(row["id"], digest):
                 progress.advance()
                 continue
@@ -115,13 +118,6 @@ def _verify_all(
             )
     finally:
         progress.close()
-
-
-def _rows(run: Run, total: int) -> Iterator[dict[str, Any]]:
-    for count, row in enumerate(run.read("generations")):
-        if count == total:
-            return
-        yield row
 
 
 def _record(record: dict[str, Any], verdict: Verdict) -> dict[str, Any]:

@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ..config import DemoConfig, GenerateConfig, PairsConfig, QuestionsConfig, SftConfig, VerifyConfig
+from ..errors import ExcotError
 
 
 def demo(config: DemoConfig) -> str:
-    """Make data, run ``questions``, ``generate``, ``verify``, ``sft`` and ``pairs``. Returns the lines to show."""
+    """Make data, run ``questions``, ``generate``, ``verify``, ``sft`` and ``pairs``. Returns the lines to show.
+
+    Raises:
+        ExcotError: the folder holds another run, whose answers may have cost money.
+    """
     from ..builders.generations import generate
     from ..builders.pairs import make_pairs
     from ..builders.questions import make_questions
@@ -19,7 +24,10 @@ def demo(config: DemoConfig) -> str:
     from .data import make_data
 
     out, seed = config.out, config.seed
-    data = str(make_data(Path(out) / ".excot" / "demo", seed))
+    folder = Path(out) / ".excot" / "demo"
+    if (Path(out) / "manifest.json").exists() and not folder.is_dir():
+        raise ExcotError(f"{out} holds a run that is not the demo's", "give another --out")
+    data = str(make_data(folder, seed))
     steps = (
         (make_questions, QuestionsConfig(benchmark="folder", data=data, out=out, overwrite=True)),
         (generate, GenerateConfig(backend="teacher", n=8, seed=seed, error_rate=0.4, out=out, overwrite=True)),

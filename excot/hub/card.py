@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def write_card(folder: Path, manifest: dict[str, Any]) -> None:
         for stage, entry in stages.items()
     ]
     generated = f"{BEGIN}\n{_render(folder, stages)}\n{END}"
-    before, begin, rest = body.partition(BEGIN)
+    before, begin, rest = body.rpartition(BEGIN)  # the last: one without its end would take a user's words with it
     _, end, after = rest.partition(END)
     body = f"{before}{generated}{after}" if begin and end else f"{body.rstrip()}\n\n{generated}\n".lstrip()
     import yaml
@@ -55,16 +56,18 @@ def _split(path: Path) -> tuple[dict[str, Any], str]:
     if not path.is_file():
         return {}, ""
     text = path.read_text("utf-8")
-    if not text.startswith("---\n"):
+    found = re.match(r"---\n(.*?\n)??---(?:\n|$)", text, re.DOTALL)
+    if not found:
         return {}, text
-    front, end, body = text[4:].partition("\n---\n")
     try:
-        values = yaml.safe_load(front) if end else None
+        values = yaml.safe_load(found[1] or "")
     except yaml.YAMLError as error:
         raise ExcotError(
             f"the front matter of {path} is not YAML ({error})", "mend it, or move the file away"
         ) from None
-    return (values, body) if isinstance(values, dict) else ({}, text)
+    if values is not None and not isinstance(values, dict):
+        return {}, text  # two rules with words between them
+    return values or {}, text[found.end() :]
 
 
 def _render(folder: Path, stages: dict[str, Any]) -> str:
@@ -72,4 +75,4 @@ def _render(folder: Path, stages: dict[str, Any]) -> str:
 
     template = (files(__package__) / "dataset_card.md.jinja").read_text("utf-8")
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    return environment.from_string(template).render(name=folder.name, stages=stages).strip()
+    return environment.from_string(template).render(name=folder.resolve().name, stages=stages).strip()

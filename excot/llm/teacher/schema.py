@@ -12,7 +12,6 @@ _COLUMN = re.compile(rf"^\s+{_NAME}(?:\s+{_TYPE})?(?P<rest>.*)$")
 
 _LITERAL = r"(?:x?'(?:[^']|'')*'|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
 _SAMPLES = re.compile(rf", e\.g\. (?P<values>{_LITERAL}(?:, {_LITERAL})*)")
-_WHOLE_VALUE = re.compile(r"(?<!x)'(?:[^'…]|'')*'|(?<![\w.'])-?\d+(?:\.\d+)?(?=,|$)")  # no bytes, nothing shortened
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,8 @@ def read_schema(text: str | None) -> Schema:
             current = columns.setdefault(name.lower(), [])
         elif current is not None and (column := _COLUMN.match(line)):
             listed = _SAMPLES.search(column["rest"])
-            samples = tuple(_WHOLE_VALUE.findall(listed["values"])) if listed else ()
+            values = re.findall(_LITERAL, listed["values"]) if listed else []
+            samples = tuple(value for value in values if "…" not in value and value[0] != "x")  # shortened, bytes
             current.append(Column(_name(column), column["type"] or "", samples))
     return Schema(names, {name: tuple(found) for name, found in columns.items()})
 

@@ -1,0 +1,526 @@
+"""A hundred statements that mean harm, and the limits that hold them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from excot.execution import sandbox as sandbox_module
+from excot.execution.database import DatabaseError, connect
+from excot.execution.sandbox import Execution, Limits, Sandbox, TooLarge
+
+HASTE, PATIENCE = 0.3, 30.0  # s
+HAS_SETLIMIT = hasattr(sqlite3.Connection, "setlimit")  # Python 3.11
+
+SCHEMA = """
+    CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT, c BLOB);
+    INSERT INTO t VALUES (1, 'one', x'00ff'), (2, 'Two', NULL), (3, 'three', x'');
+    CREATE TABLE number (n);
+    WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 300) INSERT INTO number SELECT n FROM c;
+    CREATE TABLE strange (text TEXT);
+    INSERT INTO strange VALUES (CAST(x'63616fe9' AS TEXT)), (CAST(x'ff' AS TEXT)), ('plain'), ('a' || char(0) || 'b');
+    CREATE TABLE document (id INTEGER PRIMARY KEY, json TEXT);
+    INSERT INTO document VALUES (1, '{"tags": ["x", "y"]}'), (2, '{"tags": []}');
+    CREATE VIEW named AS SELECT a, upper(b) AS name FROM t;
+    CREATE INDEX by_b ON t (b);
+    CREATE TRIGGER after_delete AFTER DELETE ON t BEGIN DELETE FROM number; END;
+    CREATE VIRTUAL TABLE five USING fts5 (body);
+    INSERT INTO five VALUES ('the quick brown fox'), ('lazy dog');
+    CREATE VIRTUAL TABLE three USING fts3 (body);
+    INSERT INTO three VALUES ('the quick brown fox'), ('lazy dog');
+"""
+
+
+def make(path: Path, schema: str = SCHEMA) -> Path:
+    connection = sqlite3.connect(path)
+    connection.executescript(schema)
+    connection.commit()
+    connection.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory) -> Path:
+    return make(tmp_path_factory.mktemp("hostile") / "hostile.sqlite")
+
+
+@pytest.fixture(scope="module")
+def sandbox(database):
+    """One sandbox for all these statements, so that what one leaves behind would meet the next."""
+    sandbox = Sandbox(database, Limits(seconds=PATIENCE))
+    yield sandbox
+    sandbox.close()
+
+
+@pytest.fixture(scope="module")
+def hasty(database):
+    """As `sandbox`, for statements that never end."""
+    sandbox = Sandbox(database, Limits(seconds=HASTE))
+    yield sandbox
+    sandbox.close()
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def rows(sandbox: Sandbox, sql: str) -> list[tuple]:
+    execution = sandbox.run(sql, list)
+    assert execution.status == "ok", execution.error
+    return execution.value
+
+
+# ------------------------------------------------------------------------------------------------ what may be read
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT a, b FROM t ORDER BY a", [(1, "one"), (2, "Two"), (3, "three")]),
+        ("SELECT c FROM t ORDER BY a", [(b"\x00\xff",), (None,), (b"",)]),
+        ("SELECT name FROM named WHERE a = 2", [("TWO",)]),
+        ("SELECT value FROM document, json_each(document.json, '$.tags')", [("x",), ("y",)]),
+        ("SELECT json_extract(json, '$.tags[1]') FROM document", [("y",), (None,)]),
+        ("SELECT body FROM five WHERE five MATCH 'quick'", [("the quick brown fox",)]),
+        ("SELECT snippet(five, 0, '[', ']', '', 2) FROM five WHERE five MATCH 'dog'", [("lazy [dog]",)]),
+        ("SELECT body FROM three WHERE three MATCH 'lazy'", [("lazy dog",)]),
+        ("WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 2) SELECT n FROM c", [(1,), (2,)]),
+        ("SELECT a, sum(a) OVER (ORDER BY a) FROM t", [(1, 1), (2, 3), (3, 6)]),
+        ("VALUES (1), (2)", [(1,), (2,)]),
+        ("SELECT [a] 'alias' FROM `t` WHERE \"a\" = 1; -- the end", [(1,)]),
+        ("SELECT 9223372036854775807, 9223372036854775808", [(2**63 - 1, 2.0**63)]),
+        ("SELECT count(*) FROM sqlite_master WHERE type = 'view'", [(1,)]),
+        ("SELECT * FROM t WHERE a > 9", []),
+    ],
+)  # fmt: skip
+def test_everything_that_only_reads_is_allowed(sandbox, sql, expected):
+    assert rows(sandbox, sql) == expected
+
+
+def test_text_that_is_not_utf8_is_read_with_replacement_characters(sandbox):
+    assert rows(sandbox, "SELECT text FROM strange") == [("cao\ufffd",), ("\ufffd",), ("plain",), ("a\0b",)]
+    assert rows(sandbox, "SELECT text || '' FROM strange") == rows(sandbox, "SELECT text FROM strange")
+
+
+def test_a_reader_may_stop_early_and_the_next_statement_runs(sandbox):
+    assert sandbox.run("SELECT a FROM t ORDER BY a", next).value == (1,)
+    assert rows(sandbox, "SELECT count(*) FROM t") == [(3,)]
+
+
+def test_a_sandbox_may_be_used_from_another_thread_and_several_at_once(database):
+    found: list[Execution] = []
+
+    def count(sandbox: Sandbox) -> None:
+        for _ in range(20):
+            found.append(sandbox.run("SELECT count(*) FROM number x, number y", list))
+
+    sandboxes = [Sandbox(database, Limits(seconds=PATIENCE)) for _ in range(3)]
+    threads = [threading.Thread(target=count, args=(sandbox,)) for sandbox in sandboxes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for sandbox in sandboxes:
+        sandbox.close()
+    assert [execution.value for execution in found] == [[(90_000,)]] * 60
+
+
+# ------------------------------------------------------------------------------------------------ what does harm
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
+CROSS = "number p, number q, number r, number s"
+DOUBLING = ", ".join(f"c{i + 1} AS (SELECT 1 FROM c{i}, c{i})" for i in range(25))
+
+HOSTILE = {
+    # writing
+    "insert": ("INSERT INTO t VALUES (9, 'x', NULL)", "refused"),
+    "insert or replace": ("REPLACE INTO t VALUES (1, 'x', NULL)", "refused"),
+    "update": ("UPDATE t SET b = 'x'", "refused"),
+    "delete": ("DELETE FROM t", "refused"),
+    "delete everything through a trigger": ("DELETE FROM t WHERE a = 1", "refused"),
+    "insert that returns rows": ("INSERT INTO t VALUES (9, 'x', NULL) RETURNING a", "refused"),
+    "delete that returns rows": ("DELETE FROM t RETURNING *", "refused"),
+    "insert behind a with": ("WITH x AS (SELECT 9) INSERT INTO t SELECT 9, 'x', NULL FROM x", "refused"),
+    "delete behind a with": ("WITH x AS (SELECT 1) DELETE FROM t WHERE a IN x", "refused"),
+    "update of the schema": ("UPDATE sqlite_master SET sql = 'CREATE TABLE t (x)'", "error"),
+    "delete from the schema": ("DELETE FROM sqlite_master", "error"),
+    "insert into the schema": ("INSERT INTO sqlite_master VALUES ('table', 'x', 'x', 0, 'x')", "refused"),
+    "drop table": ("DROP TABLE t", "refused"),
+    "drop view": ("DROP VIEW named", "refused"),
+    "drop index": ("DROP INDEX by_b", "refused"),
+    "drop trigger": ("DROP TRIGGER after_delete", "refused"),
+    "create table": ("CREATE TABLE x (a)", "refused"),
+    "create table as": ("CREATE TABLE x AS SELECT * FROM t", "refused"),
+    "create index": ("CREATE INDEX x ON t (c)", "refused"),
+    "create view": ("CREATE VIEW x AS SELECT 1", "refused"),
+    "create trigger": ("CREATE TRIGGER x AFTER INSERT ON t BEGIN SELECT 1; END", "refused"),
+    "alter table": ("ALTER TABLE t ADD COLUMN d", "refused"),
+    "rename table": ("ALTER TABLE t RENAME TO u", "refused"),
+    "full-text insert": ("INSERT INTO five VALUES ('x')", "refused"),
+    "full-text command": ("INSERT INTO five (five) VALUES ('rebuild')", "refused"),
+    "full-text optimize": ("SELECT optimize(three) FROM three", "refused"),
+    "reindex": ("REINDEX", "refused"),
+    "analyze": ("ANALYZE", "refused"),
+    "vacuum": ("VACUUM", "refused"),
+    # other files
+    "vacuum into": ("VACUUM INTO '{folder}/stolen.sqlite'", "refused"),
+    "attach": ("ATTACH '{folder}/other.sqlite' AS other", "refused"),
+    "attach memory": ("ATTACH ':memory:' AS other", "refused"),
+    "attach uri": ("ATTACH 'file:{folder}/other.sqlite?mode=rwc' AS other", "refused"),
+    "detach": ("DETACH main", "refused"),
+    "load_extension": ("SELECT load_extension('{folder}/evil.so')", "refused"),
+    "Load_Extension": ("SELECT Load_Extension('{folder}/evil.so', 'init')", "refused"),
+    "quoted load_extension": ("SELECT \"load_extension\"('evil')", "refused"),
+    "virtual table": ("CREATE VIRTUAL TABLE x USING fts5 (y)", "refused"),
+    "fts3_tokenizer": ("SELECT fts3_tokenizer('simple')", "refused"),
+    "fts3_tokenizer with an address": ("SELECT fts3_tokenizer('simple', x'0000000000000000')", "refused"),
+    "pages": ("SELECT * FROM sqlite_dbpage", "error"),
+    "writefile": ("SELECT writefile('{folder}/x', 'y')", "error"),
+    # what would reach the next statement
+    "temp table": ("CREATE TEMP TABLE t AS SELECT 1 AS a", "refused"),
+    "temp view": ("CREATE TEMP VIEW t AS SELECT 1 AS a", "refused"),
+    "temp trigger": ("CREATE TEMP TRIGGER x AFTER INSERT ON t BEGIN SELECT 1; END", "refused"),
+    "temp index": ("CREATE INDEX temp.x ON t (a)", "error"),
+    "case_sensitive_like": ("PRAGMA case_sensitive_like = 1", "refused"),
+    "writable_schema": ("PRAGMA writable_schema = 1", "refused"),
+    "query_only": ("PRAGMA query_only = 0", "refused"),
+    "journal_mode": ("PRAGMA journal_mode = WAL", "refused"),
+    "temp_store_directory": ("PRAGMA temp_store_directory = '{folder}'", "refused"),
+    "heap limit": ("PRAGMA hard_heap_limit = 1", "refused"),
+    "short_column_names": ("PRAGMA short_column_names = 0", "refused"),
+    "reverse_unordered_selects": ("PRAGMA reverse_unordered_selects = 1", "refused"),
+    "table_info": ("PRAGMA table_info(t)", "refused"),
+    "pragma as a table": ("SELECT * FROM pragma_table_info('t')", "refused"),
+    "begin": ("BEGIN", "refused"),
+    "begin exclusive": ("BEGIN EXCLUSIVE", "refused"),
+    "commit": ("COMMIT", "refused"),
+    "rollback": ("ROLLBACK", "refused"),
+    "savepoint": ("SAVEPOINT s", "refused"),
+    "release": ("RELEASE s", "refused"),
+    # no query at all
+    "nothing": ("", "error"),
+    "white space": (" \n\t ", "error"),
+    "semicolon": (";", "error"),
+    "comment": ("-- nothing here", "error"),
+    "open comment": ("/* nothing here", "error"),
+    "prose": ("I am sorry, but I cannot answer that.", "error"),
+    "two statements": ("SELECT 1; SELECT 2", "error"),
+    "a second statement that writes": ("SELECT 1; DROP TABLE t", "error"),
+    "a first statement that writes": ("DROP TABLE t; SELECT 1", "refused"),
+    "a statement hidden behind a comment": ("SELECT 1; -- x\nDROP TABLE t", "error"),
+    "bound parameter": ("SELECT * FROM t WHERE a = ?", "error"),
+    "named parameter": ("SELECT :name, @other, $third", "error"),
+    "NUL": ("SELECT 1\0; DROP TABLE t", "error"),
+    "lone surrogate": ("SELECT '\ud800'", "error"),
+    "lone surrogate as a name": ("SELECT \udcff FROM t", "error"),
+    "byte order mark": ("\ufeff", "error"),
+    "unknown function": ("SELECT system('rm -rf /')", "error"),
+    "unterminated": ("SELECT 'abc", "error"),
+    "integer overflow": ("SELECT abs(-9223372036854775807 - 1)", "error"),
+    "integer overflow of a sum": ("SELECT sum(x) FROM (SELECT 9223372036854775807 AS x UNION ALL SELECT 1)", "error"),
+    "malformed JSON": ("SELECT json_extract('{{', '$')", "error"),
+    "malformed full-text query": ("SELECT * FROM three WHERE three MATCH 'a (('", "error"),
+    "explain": ("EXPLAIN SELECT * FROM t", "ok"),
+    "explain query plan": ("EXPLAIN QUERY PLAN SELECT * FROM t", "ok"),
+    "explain of a write": ("EXPLAIN DELETE FROM t", "refused"),
+    # depth and length
+    "deep parentheses": ("SELECT " + "(" * 50_000 + "1" + ")" * 50_000, "error"),
+    "deep negation": ("SELECT " + "NOT " * 50_000 + "1", "error"),
+    "deep subqueries": ("SELECT * FROM (" * 5_000 + "SELECT 1" + ")" * 5_000, "error"),
+    "deep sum": ("SELECT " + "1+" * 50_000 + "1", "error"),
+    "deep case": ("SELECT " + "CASE WHEN 1 THEN " * 5_000 + "1" + " END" * 5_000, "error"),
+    "many columns": ("SELECT " + ",".join("1" * 3_000), "error"),
+    "many unions": ("SELECT 1" + " UNION SELECT 1" * 5_000, "error"),
+    "many joins": ("SELECT * FROM " + ",".join("t" * 100), "error"),
+    "common table expressions that double": (f"WITH c0 AS (SELECT 1), {DOUBLING} SELECT * FROM c25", "too_large"),
+    "ten megabytes": ("SELECT '" + "x" * 10_000_000 + "'", "too_large"),
+    "ten megabytes of comment": ("SELECT 1 /*" + "x" * 10_000_000 + "*/", "too_large"),
+    "long list": ("SELECT a FROM t WHERE a IN (" + ",".join(map(str, range(100_000))) + ")", "ok"),
+    # memory
+    "zeroblob": ("SELECT zeroblob(2000000000)", "too_large"),
+    "randomblob": ("SELECT randomblob(2000000000)", "too_large"),
+    "hex of a blob": ("SELECT hex(zeroblob(999999999))", "too_large"),
+    "two blobs in one": ("SELECT zeroblob(900000000) || zeroblob(900000000)", "too_large"),
+    "replace": ("SELECT replace(hex(zeroblob(10000)), '0', hex(zeroblob(50000)))", "too_large"),
+    "group_concat": ("SELECT group_concat(hex(zeroblob(500000 + n))) FROM number", "too_large"),
+    "doubling": ("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x || x FROM c) SELECT max(x) FROM c", "too_large"),
+    "sort": (f"SELECT hex(zeroblob(500000)) || p.n AS x FROM {CROSS} ORDER BY x", "too_large"),
+    "distinct": ("SELECT DISTINCT hex(zeroblob(500000)) || n FROM number", "too_large"),
+    # time
+    "endless count": (f"{ENDLESS} SELECT count(*) FROM c", "timeout"),
+    "endless rows": (f"{ENDLESS} SELECT x FROM c", "timeout"),
+    "endless sort": (f"{ENDLESS} SELECT x FROM c ORDER BY x", "timeout"),
+    "endless filter": (f"{ENDLESS} SELECT x FROM c WHERE x < 0", "timeout"),
+    "cross join": (f"SELECT count(*) FROM {CROSS}", "timeout"),
+    "cross join of rows": (f"SELECT * FROM {CROSS}", "timeout"),
+    "cross join of a window": (f"SELECT sum(p.n) OVER (ORDER BY q.n) FROM {CROSS}", "timeout"),
+    "cross join LIKE": (f"SELECT count(*) FROM {CROSS} WHERE p.n || q.n || r.n || s.n LIKE '%1%2%3%x'", "timeout"),
+    "subquery a row": (f"SELECT (SELECT count(*) FROM {CROSS} WHERE p.n > t.a) FROM t", "timeout"),
+    "huge LIKE": ("SELECT '" + "a" * 20_000 + "' LIKE '" + "%a" * 20_000 + "b'", "ok"),
+    "huge GLOB": ("SELECT '" + "a" * 20_000 + "' GLOB '" + "*a" * 30_000 + "'", "error"),
+    # looking around
+    "page statistics": ("SELECT count(*) > 0 FROM dbstat", "ok or error"),  # not in every build of SQLite
+    "statements": ("SELECT sql FROM sqlite_stmt", "ok or error"),
+}  # fmt: skip
+
+# What a statement could leave behind in a connection, each seen by one of these.
+PROBES = [
+    "SELECT last_insert_rowid(), changes(), total_changes()",
+    "SELECT 'A' LIKE 'a', 'A' GLOB 'a'",
+    "SELECT type, name, sql FROM sqlite_master ORDER BY rowid",
+    "SELECT * FROM sqlite_temp_master",
+    "SELECT a, b, c FROM t",
+    "SELECT count(*), sum(n) FROM number",
+    "SELECT body FROM five WHERE five MATCH 'fox'",
+    "SELECT body FROM three WHERE three MATCH 'fox'",
+    "PRAGMA data_version",
+]
+
+
+def take(rows) -> int:
+    return sum(1 for _ in rows)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_harm_is_named_for_what_it_is_and_leaves_nothing_behind(name, sandbox, hasty, database):
+    sql, expected = HOSTILE[name]
+    sql = sql.replace("{folder}", str(database.parent)).replace("{{", "{")
+    sandbox = hasty if expected == "timeout" else sandbox
+    files, state = contents(database.parent), [rows(sandbox, probe) for probe in PROBES]
+    execution = sandbox.run(sql, take)
+    assert execution.status in expected.split(" or "), execution.error
+    assert (execution.error is None) == (execution.value is not None) == (execution.status == "ok")
+    if expected == "timeout":
+        assert HASTE <= execution.seconds < HASTE + 2  # a busy machine may need the two seconds
+    assert [rows(sandbox, probe) for probe in PROBES] == state
+    assert contents(database.parent) == files
+
+
+def test_the_hostile_statements_are_many_and_every_status_occurs_among_them():
+    assert len(HOSTILE) > 100
+    assert {status for _, status in HOSTILE.values()} >= {"ok", "error", "timeout", "too_large", "refused"}
+
+
+def test_a_refusal_says_what_was_refused(sandbox):
+    assert sandbox.run("DROP TABLE t", list).error == "not authorized (delete)"
+    assert sandbox.run("PRAGMA user_version = 3", list).error == "not authorized (pragma)"
+    assert "load_extension" in sandbox.run("SELECT load_extension('x')", list).error
+
+
+@pytest.mark.parametrize("function", ["readfile", "writefile", "edit"])
+def test_functions_of_the_sqlite_shell_are_refused_where_a_library_has_them(monkeypatch, database, function):
+    def connect_with_function(path):
+        connection = connect(path)
+        connection.create_function(function, -1, lambda *arguments: "harm")
+        return connection
+
+    monkeypatch.setattr(sandbox_module, "connect", connect_with_function)
+    sandbox = Sandbox(database, Limits())
+    assert sandbox.run(f"SELECT {function.upper()}('x')", list).status == "refused"
+    sandbox.close()
+
+
+def test_a_statement_does_not_see_the_ones_before_it(sandbox):
+    rows(sandbox, "SELECT 'the gold' FROM t")
+    execution = sandbox.run("SELECT sql FROM sqlite_stmt", list)
+    if execution.status == "error":
+        pytest.skip("this SQLite has no table sqlite_stmt")
+    assert not any("the gold" in sql for (sql,) in execution.value)
+
+
+# A word of SQLite's own in a statement's text comes back in the message, and must not be taken for SQLite's word.
+WORDS = [
+    "malformed",
+    "database disk image is malformed",
+    "disk I/O error",
+    "unable to open database file",
+    "file is not a database",
+    "interrupted",
+    "out of memory",
+    "string or blob too big",
+    "not authorized",
+]
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("sql", ["SELECT [{}] FROM t", "SELECT * FROM [{}]", "SELECT json('{}')", "SELECT 1 FROM {}"])
+def test_a_statement_that_quotes_an_error_message_is_only_wrong(sandbox, word, sql):
+    assert sandbox.run(sql.format(word), list).status == "error"
+
+
+# ------------------------------------------------------------------------------------------------ limits
+
+
+def test_a_timeout_says_how_long_the_statement_had(hasty):
+    assert hasty.run(f"{ENDLESS} SELECT count(*) FROM c", list).error == "more than 0.3 s"
+
+
+def test_reading_slowly_counts_as_time(hasty):
+    def read_slowly(rows):
+        for _ in rows:
+            time.sleep(0.001)
+
+    assert hasty.run(f"SELECT p.n FROM {CROSS}", read_slowly).status == "timeout"
+
+
+def test_every_statement_has_the_whole_time_for_itself(database):
+    sandbox = Sandbox(database, Limits(seconds=0.5))
+    for _ in range(4):
+        assert sandbox.run("SELECT count(*) FROM t", lambda rows: time.sleep(0.2)).status == "ok"
+    sandbox.close()
+
+
+@pytest.mark.skipif(not HAS_SETLIMIT, reason="Python 3.10 cannot limit the length of a value")
+def test_a_value_may_be_as_long_as_its_limit(database):
+    sandbox = Sandbox(database, Limits(value_bytes=1_000))
+    assert sandbox.run("SELECT zeroblob(900)", list).status == "ok"
+    assert sandbox.run("SELECT zeroblob(1001)", list).status == "too_large"
+    assert sandbox.run("SELECT hex(zeroblob(600))", list).status == "too_large"
+    sandbox.close()
+
+
+def test_a_statement_may_be_as_long_as_its_limit(database):
+    sandbox = Sandbox(database, Limits(sql_bytes=100))
+    statement = "SELECT '{}'"
+    assert sandbox.run(statement.format("x" * 90), list).status == "ok"
+    assert sandbox.run(statement.format("x" * 92), list).status == "too_large"
+    if HAS_SETLIMIT:  # in bytes, not in characters
+        assert sandbox.run(statement.format("é" * 90), list).status == "too_large"
+    sandbox.close()
+
+
+def test_a_reader_may_refuse_to_keep_more(sandbox):
+    def refuse(rows):
+        raise TooLarge("enough")
+
+    execution = sandbox.run("SELECT 1", refuse)
+    assert (execution.status, execution.error, execution.value) == ("too_large", "enough", None)
+
+
+def test_a_reader_that_fails_for_a_reason_of_its_own_is_heard(sandbox):
+    def fail(rows):
+        raise LookupError("a bug")
+
+    with pytest.raises(LookupError, match="a bug"):
+        sandbox.run("SELECT 1", fail)
+    assert rows(sandbox, "SELECT 1") == [(1,)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are listed under Linux only")
+def test_sorting_writes_nothing_to_the_disk(sandbox):
+    def temporary_files(rows) -> set[str]:
+        next(rows)
+        links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+        return {os.readlink(link) for link in links if os.path.lexists(link) and "etilqs" in os.readlink(link)}
+
+    sql = "SELECT hex(zeroblob(200)) || p.n AS x FROM number p, number q ORDER BY x"
+    execution = sandbox.run(sql, temporary_files)
+    assert (execution.status, execution.value) == ("ok", set())
+
+
+def test_ctrl_c_during_a_statement_is_no_timeout(database):
+    sandbox = Sandbox(database, Limits(seconds=20))
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        sandbox.run(f"{ENDLESS} SELECT count(*) FROM c", list)
+    timer.join()
+    assert sandbox.run("SELECT 1", list).value == [(1,)]
+    sandbox.close()
+
+
+# ------------------------------------------------------------------------------------------------ other files
+
+
+@pytest.fixture
+def written_ahead(tmp_path):
+    """A database whose newest row stands in its write-ahead log only; its writer is still at work."""
+    folder = tmp_path / "ahead"
+    folder.mkdir()
+    writer = sqlite3.connect(folder / "w.sqlite", isolation_level=None)
+    writer.executescript("PRAGMA journal_mode = WAL; CREATE TABLE t (a); INSERT INTO t VALUES (1)")
+    writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    writer.execute("INSERT INTO t VALUES (2)")
+    yield folder / "w.sqlite"
+    writer.close()
+
+
+@pytest.mark.parametrize("with_index", [True, False])
+def test_a_write_ahead_log_is_read_and_stays_as_it_is(written_ahead, tmp_path, with_index):
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for suffix in ("", "-wal", "-shm")[: 3 if with_index else 2]:
+        shutil.copy(f"{written_ahead}{suffix}", folder)
+    before = contents(folder)
+    sandbox = Sandbox(folder / "w.sqlite", Limits())
+    assert rows(sandbox, "SELECT a FROM t") == [(1,), (2,)]
+    assert sandbox.run("INSERT INTO t VALUES (3)", list).status == "refused"
+    sandbox.close()
+    after = contents(folder)
+    for name in ("w.sqlite", "w.sqlite-wal"):
+        assert after[name] == before[name]
+    assert set(after) <= {"w.sqlite", "w.sqlite-wal", "w.sqlite-shm"}
+
+
+def test_a_database_that_is_being_written_can_be_read(written_ahead):
+    sandbox = Sandbox(written_ahead, Limits())
+    assert rows(sandbox, "SELECT a FROM t") == [(1,), (2,)]
+    sandbox.close()
+
+
+def test_a_database_in_write_ahead_mode_without_a_log_gets_no_new_files(written_ahead, tmp_path):
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    shutil.copy(written_ahead, folder)
+    before = contents(folder)
+    sandbox = Sandbox(folder / "w.sqlite", Limits())
+    assert rows(sandbox, "SELECT a FROM t") == [(1,)]
+    sandbox.close()
+    assert contents(folder) == before
+
+
+def test_a_database_whose_writer_died_half_way_is_refused_and_left_alone(tmp_path):
+    writer = sqlite3.connect(tmp_path / "x", isolation_level=None)
+    writer.executescript("CREATE TABLE t (a); BEGIN")
+    writer.executemany("INSERT INTO t VALUES (?)", [("x" * 500,)] * 500)
+    writer.execute("COMMIT")
+    writer.executescript("PRAGMA cache_size = 5; BEGIN; UPDATE t SET a = 'y' || a")
+    folder = tmp_path / "died"
+    folder.mkdir()
+    for suffix in ("", "-journal"):
+        shutil.copy(tmp_path / f"x{suffix}", folder)
+    writer.close()
+    before = contents(folder)
+    with pytest.raises(DatabaseError, match="cannot be read"):
+        Sandbox(folder / "x", Limits())
+    assert contents(folder) == before
+
+
+def test_a_journal_that_has_been_dealt_with_does_no_harm(tmp_path):
+    make(tmp_path / "x", "CREATE TABLE t (a); INSERT INTO t VALUES (1)")
+    (tmp_path / "x-journal").write_bytes(b"")
+    before = contents(tmp_path)
+    sandbox = Sandbox(tmp_path / "x", Limits())
+    assert rows(sandbox, "SELECT a FROM t") == [(1,)]
+    sandbox.close()
+    assert contents(tmp_path) == before
+
+
+def test_damaged_pages_are_the_databases_fault_and_no_statements(tmp_path):
+    path = make(tmp_path / "x.sqlite")
+    pages = bytearray(path.read_bytes())
+    pages[4096 : 2 * 4096] = b"\xff" * 4096  # the root page of the first table
+    path.write_bytes(pages)
+    sandbox = Sandbox(path, Limits())
+    with pytest.raises(DatabaseError, match=r"x\.sqlite cannot be read \(database disk image is malformed\)"):
+        sandbox.run("SELECT * FROM t", list)
+    assert sandbox.run("SELECT * FROM nowhere", list).status == "error"
+    sandbox.close()
