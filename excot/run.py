@@ -312,7 +312,9 @@ def _write_shards(folder: Path, rows: Iterable[dict[str, Any]], schema: pa.Schem
 
     count, shards, writer = 0, [], None
     try:
-        for batch in chain(_batches(rows, _ROWS_AT_ONCE), [[]]):  # the empty one: a dataset without rows has a file too
+        for batch in chain(
+            _batches(rows, _ROWS_AT_ONCE), [[]]
+        ):  # the empty one: a dataset without rows has a file too
             if writer is None and (batch or not shards):
                 shards.append(folder / f"{len(shards)}.parquet")
                 writer = pq.ParquetWriter(shards[-1], schema, compression="zstd")

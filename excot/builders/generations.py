@@ -7,7 +7,8 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..config import GenerateConfig
@@ -54,8 +55,11 @@ def generate(config: GenerateConfig) -> str:
         digests = {question["id"]: _digest(config, question, messages(question)) for question in answerable}
         journal = stage.journal()
         try:
-            backend = open_backend(config, answerable)
-            failed = asyncio.run(_ask_all(backend, answerable, messages, digests, journal, config))
+            backend = open_backend(config, questions)
+            failed = _run(_ask_all(backend, answerable, messages, digests, journal, config))
+            if failed and not len(journal):
+                id, error = next(iter(failed.items()))
+                raise ExcotError(f"all {len(failed)} questions failed, the first, {id}, with: {error}")
             describe = getattr(backend, "describe", dict)  # of endpoints: what may be said of them without secrets
             tally = _Tally()
 
@@ -110,6 +114,8 @@ def open_backend(config: GenerateConfig, questions: list[dict[str, Any]]) -> Bac
         return replay
     from ..llm.teacher import Teacher
 
+    if config.prompt != STYLES[0]:
+        log.warning("the teacher answers by %s whatever the prompt says", STYLES[0])
     return Teacher(config.error_rate)
 
 
@@ -157,6 +163,16 @@ async def _ask_all(
         progress.close()
         await backend.close()
     return failed
+
+
+def _run(work: Coroutine[Any, Any, dict[str, str]]) -> dict[str, str]:
+    """Run to the end, also from within a running event loop, as a notebook's cells are."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 def _record(completion: Completion) -> dict[str, Any]:

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from ..config import VerifyConfig
 from ..errors import ExcotError
-from ..execution import RULES, DatabaseError, Databases, Limits, MissingDatabase, Task, Verdict, file_hash, verify_all
+from ..execution import (
+    RULES,
+    DatabaseError,
+    Databases,
+    GoldOutcome,
+    Limits,
+    MissingDatabase,
+    Outcome,
+    Task,
+    Verdict,
+    file_hash,
+    verify_all,
+)
 from ..journal import Journal, digest_of
 from ..progress import Progress
-from ..prompts import extract_sql
+from ..prompts import Extraction, extract_sql
 from ..run import Run
 from .columns import VERIFIED
 from .files import named
 
 log = logging.getLogger("excot")
-_NO_MATCH = dict.fromkeys(RULES, False)
+_NOT_EXECUTED = {"matches": dict.fromkeys(RULES, False), "error": None, "seconds": None, "rows": None}
 
 
 def verify(config: VerifyConfig) -> str:
@@ -33,127 +46,126 @@ def verify(config: VerifyConfig) -> str:
     """
     run = Run(config.out)
     made = run.entry("generations")
-    databases = _databases(run, config)
-    known = run.entry("questions")["databases"]
     total = made["rows"] if config.limit is None else min(config.limit, made["rows"])
-    paths, hashes, missing = {}, {}, Counter()
-    for row in islice(run.read("generations", ["db_id"]), total):
-        db_id = row["db_id"]
-        if db_id not in paths:
-            try:
-                paths[db_id] = databases.paths(db_id)
-            except MissingDatabase:
-                paths[db_id] = ()
-            hashes[db_id] = {path.name: file_hash(path) for path in paths[db_id]}
-            if db_id in known and hashes[db_id] and hashes[db_id] != known[db_id]:
-                raise DatabaseError(
-                    f"database {db_id} in {databases.folder} has changed since the questions were made",
-                    "restore it, or make the questions anew with --overwrite",
-                )
-        missing[db_id] += not paths[db_id]
-    missing = +missing
-    if missing:
-        log.warning("%d questions have no database file: %s", missing.total(), named(sorted(missing)))
-    if missing.total() == total:
-        raise DatabaseError(f"none of the databases is in {databases.folder}", "give their folder to --databases")
+    files = _find(run, config, total)
     if config.dry_run:
         return (
-            f"would execute the SQL of {made['candidates']:,} answers to {total:,} questions on {len(paths)} databases"
+            f"would execute the SQL of {made['candidates']:,} answers to {total:,} questions "
+            f"on {len(files.paths)} databases"
         )
 
-    limits = Limits(seconds=config.timeout)
-    sources = {"databases": digest_of(hashes)}
+    sources = {"databases": digest_of(files.hashes)}
     with run.begin("verified", config.arguments(), ("generations",), sources, config.on_existing) as stage:
         if stage.finished:
             return _summary(run, "already there: ")
         journal = stage.journal()
         try:
             tally = _Tally()
-            _verify_all(run, config, paths, hashes, limits, journal, total)
-            rows = islice(run.read("generations"), total)
-            rows = (tally.count(_joined(row, journal.read(row["id"]))) for row in rows)
-            stage.write(rows, VERIFIED, made["split"], tally.facts, databases=hashes, without_database=missing.total())
+            _judge_all(islice(run.read("generations"), total), files, journal, config, total)
+            rows = (
+                tally.count(_joined(row, journal.read(row["id"]))) for row in islice(run.read("generations"), total)
+            )
+            facts = {"databases": files.hashes, "without_database": files.without.total()}
+            stage.write(rows, VERIFIED, made["split"], tally.facts, **facts)
         finally:
             journal.close()
     return _summary(run)
 
 
-def _verify_all(
-    run: Run,
-    config: VerifyConfig,
-    paths: dict[str, tuple],
-    hashes: dict[str, dict[str, str]],
-    limits: Limits,
-    journal: Journal,
-    total: int,
+@dataclass(frozen=True)
+class _Files:
+    """The database files of a run's questions by ``db_id``; ``without`` counts the questions that have none."""
+
+    paths: dict[str, tuple[Path, ...]]
+    hashes: dict[str, dict[str, str]]
+    without: Counter[str]
+
+
+def _find(run: Run, config: VerifyConfig, total: int) -> _Files:
+    """Find every database, and see that it is the one that the questions were made from."""
+    folder = config.databases or run.local.get("databases")
+    if folder is None:
+        raise ExcotError(f"where the databases of {run.folder} are is not known", "give their folder to --databases")
+    if not Path(folder).is_dir():
+        raise DatabaseError(f"no such databases folder: {folder}", "give their folder to --databases")
+    databases = Databases(folder)
+    made_from = run.entry("questions")["databases"]
+    files = _Files({}, {}, Counter())
+    for row in islice(run.read("generations", ["db_id"]), total):
+        db_id = row["db_id"]
+        if db_id not in files.paths:
+            try:
+                files.paths[db_id] = databases.paths(db_id)
+            except MissingDatabase:
+                files.paths[db_id] = ()
+            found = files.hashes[db_id] = {path.name: file_hash(path) for path in files.paths[db_id]}
+            if found and found != made_from.get(db_id, found):
+                raise DatabaseError(
+                    f"database {db_id} in {folder} has changed since the questions were made",
+                    "restore it, or make the questions anew with --overwrite",
+                )
+        if not files.paths[db_id]:
+            files.without[db_id] += 1
+    if files.without:
+        log.warning("%d questions have no database file: %s", files.without.total(), named(sorted(files.without)))
+    if files.without.total() == total:
+        raise DatabaseError(f"none of the databases is in {folder}", "give their folder to --databases")
+    return files
+
+
+def _judge_all(
+    rows: Iterable[dict[str, Any]], files: _Files, journal: Journal, config: VerifyConfig, total: int
 ) -> None:
     """Bring every question's verdict into the journal."""
-    under_way: dict[str, tuple[str, dict[str, Any]]] = {}
+    limits = Limits(seconds=config.timeout)
+    under_way: dict[str, tuple[str, list[Extraction]]] = {}
     progress = Progress("verify", total)
 
     def tasks() -> Iterator[Task]:
-        for row in islice(run.read("generations"), total):
-            answers = [(c["text"], c["finish_reason"]) for c in row["candidates"]]
-            digest = digest_of(row["gold_sql"], answers, hashes[row["db_id"]])
-            if journal.has(row["id"], digest):
+        for row in rows:
+            id, db_id = row["id"], row["db_id"]
+            answers = [(candidate["text"], candidate["finish_reason"]) for candidate in row["candidates"]]
+            digest = digest_of(row["gold_sql"], answers, files.hashes[db_id])
+            if journal.has(id, digest):
                 progress.advance()
                 continue
-            if not paths[row["db_id"]]:
-                journal.add(row["id"], digest, _without_database(row))
+            found = [extract_sql(text, finish_reason) for text, finish_reason in answers]
+            statements = tuple(extraction.sql for extraction in found if extraction.sql is not None)
+            if not files.paths[db_id]:
+                error = f"no database {db_id}"
+                unexecuted = Verdict(GoldOutcome("error", error), (Outcome("error", error=error),) * len(statements))
+                journal.add(id, digest, _record(found, unexecuted))
                 progress.advance()
                 continue
-            found = [extract_sql(c["text"], c["finish_reason"]) for c in row["candidates"]]
-            record = {"candidates": [{"sql": f.sql, "status": f.status} for f in found]}
-            under_way[row["id"]] = (digest, record)
-            statements = tuple(f.sql for f in found if f.sql is not None)
-            yield Task(row["id"], paths[row["db_id"]], row["gold_sql"], statements, limits)
+            under_way[id] = digest, found
+            yield Task(id, files.paths[db_id], row["gold_sql"], statements, limits)
 
     try:
         for id, verdict in verify_all(tasks(), config.processes):
-            digest, record = under_way.pop(id)
-            journal.add(id, digest, _record(record, verdict))
-            progress.advance(
-                right=sum(outcome.matches.set for outcome in verdict.candidates),
-                executed=len(verdict.candidates),
-            )
+            digest, found = under_way.pop(id)
+            journal.add(id, digest, _record(found, verdict))
+            right = sum(outcome.matches.set for outcome in verdict.candidates)
+            progress.advance(right=right, executed=len(verdict.candidates))
     finally:
         progress.close()
 
 
-def _record(record: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
-    """A question's verdict: candidates with SQL take the outcomes in order, the others have none."""
+def _record(found: list[Extraction], verdict: Verdict) -> dict[str, Any]:
+    """A question's verdict: candidates with SQL take the outcomes in order, the others were not executed."""
     outcomes = iter(verdict.candidates)
-    for candidate in record["candidates"]:
-        if candidate["sql"] is None:
-            candidate.update(matches=_NO_MATCH, error=None, seconds=None, rows=None)
-        else:
-            outcome = next(outcomes)
-            candidate.update(asdict(outcome), matches=outcome.matches._asdict())
-    record["gold"] = asdict(verdict.gold)
-    return record
-
-
-def _without_database(row: dict[str, Any]) -> dict[str, Any]:
-    error = f"no database {row['db_id']}"
     candidates = []
-    for candidate in row["candidates"]:
-        found = extract_sql(candidate["text"], candidate["finish_reason"])
-        unexecuted = {"matches": _NO_MATCH, "seconds": None, "rows": None}
-        status = ("error", error) if found.sql is not None else (found.status, None)
-        candidates.append({"sql": found.sql, "status": status[0], "error": status[1], **unexecuted})
-    return {"gold": {"status": "error", "error": error, "seconds": None, "rows": None}, "candidates": candidates}
+    for extraction in found:
+        judged = {"sql": extraction.sql, "status": extraction.status, **_NOT_EXECUTED}
+        if extraction.sql is not None:
+            outcome = next(outcomes)
+            judged |= {**asdict(outcome), "matches": outcome.matches._asdict()}
+        candidates.append(judged)
+    return {"gold": asdict(verdict.gold), "candidates": candidates}
 
 
 def _joined(row: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     candidates = [{**said, **judged} for said, judged in zip(row["candidates"], record["candidates"], strict=True)]
     return {**row, "candidates": candidates, "gold": record["gold"]}
-
-
-def _databases(run: Run, config: VerifyConfig) -> Databases:
-    folder = config.databases or run.local.get("databases")
-    if folder is None:
-        raise ExcotError(f"where the databases of {run.folder} are is not known", "give their folder to --databases")
-    return Databases(folder)
 
 
 class _Tally:

@@ -26,14 +26,14 @@ class Outcome:
         status: what happened; a match is possible only where it is ``ok``.
         matches: which comparators call its result equal to the gold's.
         error: SQLite's message, or what else stopped it; ``None`` where the status is ``ok``.
-        seconds: wall time of its execution.
+        seconds: wall time of its execution, or ``None`` where it was not executed.
         rows: rows that were read: all of them, or as many as it took to see that nothing can match.
     """
 
     status: Status
     matches: Matches = Matches()
     error: str | None = None
-    seconds: float = 0.0
+    seconds: float | None = None
     rows: int | None = None
 
 
@@ -43,7 +43,7 @@ class GoldOutcome:
 
     status: GoldStatus
     error: str | None = None
-    seconds: float = 0.0
+    seconds: float | None = None
     rows: int | None = None
 
 
