@@ -50,9 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         run = getattr(import_module(f".{VERBS[verb].module}", __package__), VERBS[verb].function)
         print(run(options), flush=True)
     except KeyboardInterrupt:
-        overwritten = getattr(options, "overwrite", False) and hasattr(options, "resume")
-        again = "with --resume in place of --overwrite" if overwritten else "with the same command"
-        print(f"\nstopped; what is finished is kept: start again {again} to go on", file=sys.stderr)
+        print("\nstopped; what is finished is kept: start the same command again to go on", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # the reader (head, say) has left: nothing more can be said to it

@@ -26,12 +26,13 @@ class Journal:
         path: the file; it is made on the first start.
         arguments: the stage's arguments.
         keep: go on from what is there although it was made with other arguments.
+        replaces: the fingerprint of the finished output that this work shall replace, if any.
 
     Raises:
         ExcotError: the file was begun with other arguments, or is damaged.
     """
 
-    def __init__(self, path: Path, arguments: dict[str, Any], keep: bool = False):
+    def __init__(self, path: Path, arguments: dict[str, Any], keep: bool = False, replaces: str | None = None):
         self.path = path
         self._places: dict[str, tuple[int, str]] = {}  # id -> offset of its line, digest of what it was made from
         self._synced = time.monotonic()
@@ -45,7 +46,7 @@ class Journal:
                 self._writer.truncate(self._end)
             self._reader = open(path, "rb")
             if not self._end:
-                self._write({"arguments": arguments})
+                self._write({"arguments": arguments, "replaces": replaces})
         except BaseException:
             self._writer.close()
             raise
@@ -130,6 +131,16 @@ class Journal:
                 "give the same arguments to go on, --resume to keep what is finished and go on with the new ones, "
                 "--overwrite to start again, or another --out",
             )
+
+
+def begun_to_replace(path: Path, arguments: dict[str, Any], replaces: str | None) -> bool:
+    """Whether the journal at ``path`` was begun with these arguments, to replace that very output."""
+    try:
+        with open(path, "rb") as file:
+            header = json.loads(file.readline())
+    except (OSError, ValueError):
+        return False
+    return header == {"arguments": arguments, "replaces": replaces}
 
 
 def digest_of(*parts: Any) -> str:

@@ -22,7 +22,7 @@ from . import __version__
 from .errors import ExcotError
 from .execution import file_hash
 from .hub.card import write_card
-from .journal import Journal, differences
+from .journal import Journal, begun_to_replace, differences
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -180,9 +180,11 @@ class Stage:
     def journal(self) -> Journal:
         """The journal of this stage's finished questions."""
         path = self.run.private / f"{self.name}.jsonl"
-        if self.on_existing == "overwrite":
+        replaces = self._entry.get("fingerprint")
+        # An --overwrite that was stopped and started again goes on: its journal names the output that it replaces.
+        if self.on_existing == "overwrite" and not begun_to_replace(path, self.arguments, replaces):
             path.unlink(missing_ok=True)
-        return Journal(path, self.arguments, keep=self.on_existing == "resume")
+        return Journal(path, self.arguments, keep=self.on_existing == "resume", replaces=replaces)
 
     def write(
         self,
@@ -255,9 +257,14 @@ class Stage:
     def _folder(self) -> Path:
         return self.run.folder / self.name
 
+    @property
+    def _entry(self) -> dict[str, Any]:
+        """What the manifest says of this stage's finished output; empty where there is none."""
+        return self.run.manifest["stages"].get(self.name, {})
+
     def _tidy(self) -> None:
         """Remove the Parquet files that the manifest does not name: the old ones, or the new ones of a failure."""
-        named = self.run.manifest["stages"].get(self.name, {}).get("files", {})
+        named = self._entry.get("files", {})
         with suppress(OSError):  # the dataset is complete without it, and a failure has its own message
             for path in self._folder.glob("*.parquet"):
                 if f"{self.name}/{path.name}" not in named:
@@ -267,8 +274,8 @@ class Stage:
 
     def _look_at_existing(self) -> None:
         self.run.manifest = self.run._read_manifest()
-        entry = self.run.manifest["stages"].get(self.name)
-        if entry is None or self.on_existing == "overwrite":
+        entry = self._entry
+        if not entry or self.on_existing == "overwrite":
             return
         if entry["arguments"] != self.arguments:
             if self.on_existing == "refuse":

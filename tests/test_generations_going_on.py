@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -139,6 +140,44 @@ def test_overwrite_asks_everything_again(tmp_path: Path) -> None:
         ask(out, server, n=2, overwrite=True)
         assert len(server.requests) == 8
     assert [len(row["candidates"]) for row in rows_of(out, "generations")] == [2] * 4
+
+
+def test_an_overwrite_that_was_stopped_goes_on_with_the_same_command(tmp_path: Path) -> None:
+    out = make_run(tmp_path, 6)
+    with ChatServer(otherwise=solve) as server:
+        ask(out, server, n=2)
+    first = Run(out).entry("generations")["fingerprint"]
+
+    def fail_after_three(request: Request) -> Reply:
+        return solve(request) if len(server.requests) <= 3 else failure(401, "no such key")
+
+    with ChatServer(otherwise=fail_after_three) as server, pytest.raises(ExcotError):
+        ask(out, server, n=2, overwrite=True, seed=1, concurrency=1)
+    assert Run(out).entry("generations")["fingerprint"] == first  # the old output is there until the new one is whole
+    with ChatServer(otherwise=solve) as server:
+        ask(out, server, n=2, overwrite=True, seed=1)
+    assert len(server.requests) == 3
+    with ChatServer(otherwise=solve) as server:
+        ask(out, server, n=2, overwrite=True, seed=1)
+    assert len(server.requests) == 6  # once finished, another overwrite starts again
+
+
+def test_a_run_in_which_every_question_fails_is_an_error(tmp_path: Path) -> None:
+    out = make_run(tmp_path, 3)
+    with ChatServer(otherwise=lambda request: failure(400, "too long")) as server:
+        with pytest.raises(ExcotError, match=r"all 3 questions failed, the first, data-train-000\d, with: .*too long"):
+            ask(out, server, n=1)
+    assert "generations" not in Run(out).manifest["stages"]
+
+
+def test_it_works_within_a_running_event_loop(tmp_path: Path) -> None:
+    out = make_run(tmp_path, 3)
+
+    async def cell_of_a_notebook() -> None:
+        generate(GenerateConfig(backend="teacher", n=2, out=out))
+
+    asyncio.run(cell_of_a_notebook())
+    assert all(len(answers(row)) == 2 for row in rows_of(out, "generations"))
 
 
 def test_a_dry_run_asks_nothing_and_writes_nothing(tmp_path: Path) -> None:

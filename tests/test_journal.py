@@ -1,4 +1,4 @@
-"""The journal: what was acknowledged is there after any end of the process, and nothing damaged passes for a record."""
+"""The journal: what was acknowledged is there after any end of the process, and damage passes for no record."""
 
 from __future__ import annotations
 
@@ -105,9 +105,10 @@ def test_other_arguments_are_refused_with_both_values_unless_told_to_keep(tmp_pa
 def test_a_start_that_finished_nothing_binds_nobody_to_its_arguments(tmp_path):
     filled(tmp_path / "j", 0)
     assert held(tmp_path / "j", {"n": 8}) == {}
+    journal = Journal(tmp_path / "j", {"n": 8})
+    journal.add("q", "digest", record(1))
+    journal.close()
     with pytest.raises(ExcotError, match=r"n=8 \(now 4\)"):
-        journal = Journal(tmp_path / "j", {"n": 8})
-        journal.add("q", "digest", record(1))
         Journal(tmp_path / "j", {"n": 4})
 
 
