@@ -116,7 +116,9 @@ class GenerateConfig(LongStageConfig):
     base_url: str | None = option(None, "openai: the endpoint, such as http://localhost:8000/v1", affects_output=False)
     concurrency: int = option(16, "questions in flight at once", affects_output=False)
     timeout: float = option(600.0, "openai, azure: seconds to wait for one reply", affects_output=False)
-    batch_size: int = option(16, "transformers: sequences generated together", affects_output=False)
+    batch_size: int = option(
+        16, "transformers: sequences generated together; keep concurrency times n at twice that", affects_output=False
+    )
     device: str = option("auto", "transformers: cpu, cuda, cuda:1, mps", affects_output=False)
     replay_from: str | None = option(
         None, "replay: a JSONL file of candidates, or a batch API's results.jsonl", name="from", affects_output=False

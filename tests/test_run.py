@@ -72,7 +72,7 @@ def load(tmp_path: Path, offline: None):
 @pytest.mark.parametrize("count", [1, 7, 8, 100])
 def test_load_dataset_gives_the_written_rows_in_order_from_any_number_of_shards(tmp_path, load, monkeypatch, count):
     monkeypatch.setattr(run_module, "_ROWS_AT_ONCE", 7)
-    monkeypatch.setattr(run_module, "_SHARD_BYTES", 100)
+    monkeypatch.setattr(run_module, "_SHARD_BYTES", 1)
     rows, folder = [row(number) for number in range(count)], tmp_path / "run"
     write(folder, iter(rows))
     assert load(folder, "questions") == list(Run(folder).read("questions")) == rows

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..config import PairsConfig
 from ..run import Run
 from .columns import PAIRS
-from .training import right_answers, said, student_prompts, usable_rows, warn_of_leak, wrong_answers
+from .training import right_answers, said, student_prompts, usable_rows, write_training_data, wrong_answers
 
 
 class Pair(NamedTuple):
@@ -28,18 +28,8 @@ def make_pairs(config: PairsConfig) -> str:
     Raises:
         ExcotError: there is no verified data, or the run folder holds something else.
     """
-    run = Run(config.out)
-    if config.dry_run:
-        return f"would write {sum(1 for _ in pair_rows(run, config)):,} pairs to {config.out}"
-    with run.begin("pairs", config.arguments(), ("verified",), on_existing=config.on_existing) as stage:
-        warn_of_leak(run)
-        if not stage.finished:
-            stage.write(pair_rows(run, config), PAIRS, "train")
-    entry = run.entry("pairs")
-    return (
-        f"{'already there: ' if stage.finished else ''}{entry['rows']:,} {config.strategy} pairs of "
-        f'{run.entry("verified")["rows"]:,} questions, in {config.out}\nnext: load_dataset("{config.out}", "pairs")'
-    )
+    made = write_training_data("pairs", config, pair_rows, PAIRS)
+    return f'{made} {config.strategy} pairs, in {config.out}\nnext: load_dataset("{config.out}", "pairs")'
 
 
 def pair_rows(run: Run, config: PairsConfig) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 from ..config import SftConfig
 from ..run import Run
 from .columns import SFT
-from .training import right_answers, said, student_prompts, usable_rows, warn_of_leak
+from .training import right_answers, said, student_prompts, usable_rows, write_training_data
 
 
 def make_sft(config: SftConfig) -> str:
@@ -18,18 +18,8 @@ def make_sft(config: SftConfig) -> str:
     Raises:
         ExcotError: there is no verified data, or the run folder holds something else.
     """
-    run = Run(config.out)
-    if config.dry_run:
-        return f"would write {sum(1 for _ in sft_rows(run, config)):,} sft rows to {config.out}"
-    with run.begin("sft", config.arguments(), ("verified",), on_existing=config.on_existing) as stage:
-        warn_of_leak(run)
-        if not stage.finished:
-            stage.write(sft_rows(run, config), SFT, "train")
-    entry = run.entry("sft")
-    return (
-        f"{'already there: ' if stage.finished else ''}{entry['rows']:,} right answers of "
-        f"{run.entry('verified')['rows']:,} questions, in {config.out}\nnext: excot pairs --out {config.out}"
-    )
+    made = write_training_data("sft", config, sft_rows, SFT)
+    return f"{made} right answers, in {config.out}\nnext: excot pairs --out {config.out}"
 
 
 def sft_rows(run: Run, config: SftConfig) -> Iterator[dict[str, Any]]:

@@ -4,15 +4,46 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..config import StageConfig
 from ..errors import ExcotError
 from ..prompts import Prompt
 from ..run import Run
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 log = logging.getLogger("excot")
 
 Message = dict[str, str]
+
+
+def write_training_data(
+    stage_name: str,
+    config: StageConfig,
+    rows_of: Callable[[Run, Any], Iterator[dict[str, Any]]],
+    schema: pa.Schema,
+) -> str:
+    """Write a dataset for training from the verified questions, unless it is there already; how many of how many.
+
+    Args:
+        stage_name: ``sft`` or ``pairs``.
+        config: its options.
+        rows_of: makes the rows from the run folder and the options.
+        schema: the rows' columns.
+    """
+    run = Run(config.out)
+    if config.dry_run:
+        return f"would write {sum(1 for _ in rows_of(run, config)):,}"
+    with run.begin(stage_name, config.arguments(), ("verified",), on_existing=config.on_existing) as stage:
+        split = run.entry("questions")["split"]
+        if split != "train":
+            log.warning("these are %s questions: scores on them mean nothing for a model trained on this data", split)
+        if not stage.finished:
+            stage.write(rows_of(run, config), schema, "train")
+    questions, rows = run.entry("verified")["rows"], run.entry(stage_name)["rows"]
+    return f"{'already there: ' if stage.finished else ''}{questions:,} questions give {rows:,}"
 
 
 def student_prompts(run: Run) -> Callable[[dict[str, Any]], list[Message]]:
@@ -63,13 +94,6 @@ def wrong_answers(row: dict[str, Any], rule: str, statuses: list[str]) -> list[d
 def said(text: str) -> list[Message]:
     """An answer as the assistant's only message."""
     return [{"role": "assistant", "content": text}]
-
-
-def warn_of_leak(run: Run) -> None:
-    """Say it when the questions are not a train split: a model trained on them cannot be scored on them."""
-    split = run.entry("questions")["split"]
-    if split != "train":
-        log.warning("these are %s questions: scores on them mean nothing for a model trained on this data", split)
 
 
 def _stored(run: Run, prompt_id: str) -> Prompt:
