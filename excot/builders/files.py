@@ -110,7 +110,8 @@ def _read_csv(path: Path) -> Iterator[tuple[str, Any]]:
         for row in reader:
             yield f"{path}, line {reader.line_num}", row
     except csv.Error as error:
-        raise ExcotError(f"{path}, line {reader.line_num}: not valid CSV ({error})", "mend the line") from None
+        line = reader.reader.line_num
+        raise ExcotError(f"{path}, line {line}: not valid CSV ({error})", "mend the line") from None
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:

@@ -122,7 +122,7 @@ class Sandbox:
             if cursor.description is None:
                 raise sqlite3.ProgrammingError("not a query: the statement has no result")
             value = read(cursor)
-        # sqlite3.Warning: several statements (Python 3.10, 3.11); ValueError and OverflowError: text that is no SQL at
+        # sqlite3.Warning: several statements (Python 3.10); ValueError and OverflowError: text that is no SQL at
         # all, such as NUL characters and lone surrogates; RecursionError and MemoryError: an outsized row.
         except (
             sqlite3.Error,
