@@ -6,6 +6,7 @@ reaches them, and each can be killed without harm to the others.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import socket
@@ -20,7 +21,7 @@ from multiprocessing.connection import Connection, wait
 
 from ..errors import ExcotError
 from .verify import GOLD, GoldOutcome, Outcome, Task, Verdict
-from .worker import BEACON_SIZE, read_beacon, write_beacon
+from .worker import BEACON_SIZE, READY, STARTING, read_beacon, write_beacon
 
 GRACE = 1.0
 """Seconds past its limit after which a statement is ended from outside."""
@@ -79,7 +80,8 @@ def available_cores() -> int:
 
 def _ready(workers: list[_Worker]) -> list[_Worker]:
     """Wait until a worker has said something or one is overdue, and return those."""
-    patience = max(0.0, min(worker.overdue_at() for worker in workers) - time.monotonic())
+    overdue = min(worker.overdue_at() for worker in workers)
+    patience = None if overdue == math.inf else max(0.0, overdue - time.monotonic())
     heard = set(wait([worker.connection for worker in workers], timeout=patience))
     now = time.monotonic()
     return [worker for worker in workers if worker.connection in heard or worker.overdue_at() <= now]
@@ -89,6 +91,7 @@ class _Worker:
     """One process, the task it is at, and what is known of that task so far."""
 
     def __init__(self, task: Task):
+        self._failed_starts = 0
         self._start()
         self.give(task)
 
@@ -100,6 +103,8 @@ class _Worker:
 
     def overdue_at(self) -> float:
         """When (``time.monotonic``) the current statement has outlived its limit and the grace."""
+        if not self._ready:
+            return math.inf  # starting Python can take long on a shared file system; no statement is to blame
         _, started = read_beacon(self._beacon)
         return started + self.task.limits.seconds + GRACE
 
@@ -119,6 +124,9 @@ class _Worker:
             return self._bury()
         if isinstance(message, Exception):
             raise message
+        if message == READY:
+            self._ready, self._failed_starts = True, 0
+            return None
         outcomes, complete = message
         self._known.update(outcomes)
         return self._verdict() if complete else None
@@ -130,8 +138,16 @@ class _Worker:
         self._beacon.close()
 
     def _bury(self) -> Verdict | None:
-        place, _ = read_beacon(self._beacon)
         code = self._process.wait()
+        if not self._ready:  # what cannot even start must not look like a bad statement
+            self._failed_starts += 1
+            if self._failed_starts > 2:
+                raise ExcotError(
+                    f"a worker process could not be started (exit status {code})",
+                    "see its message above; is memory or the process limit exhausted?",
+                )
+            return self._replace()
+        place, _ = read_beacon(self._beacon)
         self._deaths[place] += 1
         if self._deaths[place] > 2:  # given up before, so it was not being executed
             raise ExcotError(f"worker processes keep dying at question {self.task.id} (exit status {code})")
@@ -157,7 +173,8 @@ class _Worker:
         return Verdict(self._known[GOLD], tuple(self._known[place] for place in range(len(self.task.candidates))))
 
     def _send_task(self) -> None:
-        write_beacon(self._beacon, GOLD)
+        if self._ready:
+            write_beacon(self._beacon, GOLD)
         # A gold that ran is executed again in a fresh process: its rows were never sent. One that was given up is not.
         known = {
             place: outcome
@@ -173,6 +190,8 @@ class _Worker:
         with theirs, tempfile.TemporaryFile() as file:
             file.truncate(BEACON_SIZE)
             self._beacon = mmap.mmap(file.fileno(), BEACON_SIZE)
+            self._ready = False
+            write_beacon(self._beacon, STARTING)
             program = f"from excot.execution import worker; worker.main({theirs.fileno()}, {file.fileno()})"
             path = os.pathsep.join(path or os.getcwd() for path in sys.path)
             try:
@@ -189,11 +208,3 @@ class _Worker:
                     "is memory or the process limit exhausted?",
                 ) from None
         self.connection = Connection(ours.detach())
-        try:
-            self.connection.recv()  # "ready": a worker that cannot even start must not look like a bad statement
-        except (EOFError, ConnectionResetError):
-            code = self._process.wait()
-            raise ExcotError(
-                f"a worker process could not be started (exit status {code})",
-                "see its message above; is memory or the process limit exhausted?",
-            ) from None

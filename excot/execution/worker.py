@@ -14,10 +14,19 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
-from .verify import Verifier
+from .verify import GOLD, Verifier
+
+READY = "ready"
+"""A worker's first message, sent once it can take tasks."""
+
+STARTING = -2
+"""What the beacon shows until then, where a statement's place stands later."""
 
 ADDRESS_SPACE = 2 << 30
 """Bytes of address space of one worker: the operating system's word where SQLite's own limits did not hold."""
+
+TEMPORARY_FILE = 1 << 30
+"""Bytes of one temporary file, of which a large sort makes two: a runaway must not fill the disk."""
 
 _BEACON = struct.Struct("=qd")  # the statement's place, and when it was started (time.monotonic)
 BEACON_SIZE = _BEACON.size
@@ -34,13 +43,14 @@ def read_beacon(beacon: mmap.mmap) -> tuple[int, float]:
 
 def main(connection_fd: int, beacon_fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _limit_memory()
+    _limit_resources()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     beacon = mmap.mmap(beacon_fd, BEACON_SIZE)
     connection = Connection(connection_fd)
     verifier = Verifier(on_statement=lambda place: write_beacon(beacon, place))
     try:
-        connection.send("ready")
+        write_beacon(beacon, GOLD)  # the time that starting took is not the first statement's
+        connection.send(READY)
         while True:
             task, known = connection.recv()
             outcomes, sent = [], time.monotonic()
@@ -60,12 +70,13 @@ def main(connection_fd: int, beacon_fd: int) -> None:
         return  # the parent has what it wanted, or is gone
 
 
-def _limit_memory() -> None:
+def _limit_resources() -> None:
     try:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (TEMPORARY_FILE, TEMPORARY_FILE))
     except (ImportError, ValueError, OSError):
         pass  # a system without this limit (macOS refuses it): SQLite's own limits are what remains
 
