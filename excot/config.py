@@ -232,7 +232,8 @@ def from_dict(cls: type[C], values: dict[str, Any], source: str) -> C:
             )
     for f in fields(cls):
         if f.default is MISSING and f.default_factory is MISSING and public_name(f) not in values:
-            raise ExcotError(f"{source}: {f.name} is missing", f"give it, or write {f.name}: ... in a --config file")
+            shown = f.name.upper() if f.metadata["positional"] else flag(f.name)
+            raise ExcotError(f"{source}: {shown} is missing", f"give it, or write {f.name}: ... in a --config file")
     return cls(**{known[name]: value for name, value in values.items()})
 
 

@@ -79,6 +79,7 @@ def _data(name: str, data: str) -> Iterator[tuple[str, str]]:
     splits = [split for split in benchmark.known_splits if benchmark.question_files(split)]
     if not splits:
         yield PROBLEM, f"no questions of {name} in {data}: give the folder of the unpacked release"
+    found_any = False
     for split in splits:
         try:
             needed = sorted({record["db_id"] for record in benchmark.records(split)})
@@ -97,12 +98,14 @@ def _data(name: str, data: str) -> Iterator[tuple[str, str]]:
         for note in benchmark.notes(split):
             yield MISSING, note
         if len(missing) < len(needed):
+            found_any = True
             yield OK, f"{name} {split}: {len(needed) - len(missing)} of {len(needed)} databases"
         if missing:
-            level = MISSING if len(missing) < len(needed) else PROBLEM
             databases = benchmark.databases(split)  # once there is such a folder, no other is looked into
             where = databases.folder if databases else " or ".join(map(str, benchmark.database_folders(split)[:2]))
-            yield level, f"{name} {split}: no file for {named(missing)}: unpack the release's databases into {where}"
+            yield MISSING, f"{name} {split}: no file for {named(missing)}: unpack the release's databases into {where}"
+    if splits and not found_any:
+        yield PROBLEM, f"no database of {name} in {data}: nothing can be executed"
 
 
 def _endpoint(config: DoctorConfig) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -228,9 +229,16 @@ def test_the_doctor_finds_what_spiders_data_lacks(shared_data):
 
 def test_the_doctor_points_to_the_folder_in_which_databases_are_looked_for(shared_data):
     code, out, _ = excot("doctor", "bird", "--data", shared_data / "bird")
-    assert code == 1 and "PROBLEM  bird train: no file for " in out, "train has no database at all"
+    assert code == 0 and "missing  bird train: no file for " in out, "dev has one of its databases, train none"
     (line,) = (line for line in out.splitlines() if line.startswith("missing  bird dev:"))
     assert line.endswith(f"unpack the release's databases into {shared_data}/bird/dev_20240627/dev_databases")
+
+
+def test_the_doctor_calls_it_a_problem_when_no_database_is_there_at_all(tmp_path):
+    data = make_data(tmp_path / "data", 3)
+    shutil.rmtree(data / "database")
+    code, out, _ = excot("doctor", "folder", "--data", data)
+    assert code == 1 and f"PROBLEM  no database of folder in {data}: nothing can be executed" in out
 
 
 def test_the_doctor_finds_damaged_databases_and_malformed_questions(tmp_path):

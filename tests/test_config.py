@@ -143,8 +143,8 @@ def test_what_does_not_fit_is_refused_with_the_value_and_the_remedy(tmp_path, te
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("questions folder --data x", "excot questions: out is missing"),
-        ("questions --data x --out y", "excot questions: benchmark is missing"),
+        ("questions folder --data x", "excot questions: --out is missing"),
+        ("questions --data x --out y", "excot questions: BENCHMARK is missing"),
         ("verify --out y --timeout 0", "--timeout is 0.0: it takes at least 0.001"),
         ("verify --out y --processes 0", "--processes is 0: it takes at least 1"),
         ("sft --out y --max-per-question 0", "--max-per-question is 0: it takes at least 1"),

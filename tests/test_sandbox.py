@@ -111,6 +111,12 @@ def test_text_that_is_not_utf8_is_read_with_replacement_characters(sandbox):
     assert rows(sandbox, "SELECT text || '' FROM strange") == rows(sandbox, "SELECT text FROM strange")
 
 
+@pytest.mark.parametrize("row", [1, 2, 300])
+def test_a_message_that_quotes_text_that_is_not_utf8_is_an_error_like_any_other(sandbox, row):
+    path = f"CASE n WHEN {row} THEN CAST(x'24ff' AS TEXT) ELSE '$' END"
+    assert sandbox.run(f"SELECT json_extract('{{}}', {path}) FROM number", list).status == "error"
+
+
 def test_a_reader_may_stop_early_and_the_next_statement_runs(sandbox):
     assert sandbox.run("SELECT a FROM t ORDER BY a", next).value == (1,)
     assert rows(sandbox, "SELECT count(*) FROM t") == [(3,)]

@@ -21,8 +21,10 @@ from excot.builders.sft import make_sft
 from excot.builders.training import right_answers, wrong_answers
 from excot.builders.verified import verify
 from excot.config import GenerateConfig, PairsConfig, QuestionsConfig, SftConfig, VerifyConfig
+from excot.errors import ExcotError
 from excot.execution import RULES
 from excot.prompts import load_prompt
+from excot.run import Run
 
 GOLD = "SELECT name FROM item WHERE price > 0"  # of question 0
 
@@ -209,7 +211,8 @@ def test_a_stricter_rule_rejects_what_a_kinder_one_calls_right(tmp_path: Path) -
     twice = "SELECT name FROM item UNION ALL SELECT name FROM item"
     replay(out, {0: [GOLD, twice]})
     judge(out)
-    assert pairs(out, rule="set") == []
+    with pytest.raises(ExcotError, match="no row of pairs"):
+        pairs(out, rule="set")
     (row,) = pairs(out, rule="multiset")
     assert (row["chosen_sql"], row["rejected_sql"], row["strategy"]) == (GOLD, twice, "nearest")
 
@@ -327,3 +330,13 @@ def test_only_the_statuses_asked_for_are_rejected(tmp_path: Path) -> None:
         for row in rows:
             text = wrong[row["rejected_status"]]
             assert said(row["rejected"]) == (text[0] if isinstance(text, tuple) else text)
+
+
+def test_when_nothing_can_be_chosen_it_is_said_and_nothing_is_written(tmp_path: Path) -> None:
+    out = make_run(tmp_path, 3)
+    replay(out, {k: ["SELECT 'never right'"] for k in range(3)})
+    judge(out)
+    for make, config in ((make_sft, SftConfig(out=out)), (make_pairs, PairsConfig(out=out))):
+        with pytest.raises(ExcotError, match=r"no row of (sft|pairs) comes of the 3 questions"):
+            make(config)
+    assert {"sft", "pairs"}.isdisjoint(Run(out).manifest["stages"])

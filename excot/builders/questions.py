@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -184,7 +185,7 @@ class Benchmark(datasets.GeneratorBasedBuilder):
 def make_questions(config: QuestionsConfig) -> str:
     """The stage ``questions``: read a benchmark into a run folder. Returns the lines to show."""
     benchmark = open_benchmark(config.benchmark, config.data, config.descriptions)
-    rows = list(benchmark.questions(config.split))[: config.limit]
+    rows = list(islice(benchmark.questions(config.split), config.limit))
     if not rows:
         raise ExcotError(f"no questions in {config.data}", "the file of this split is empty")
     for note in benchmark.notes(config.split):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..config import StageConfig
@@ -32,6 +33,9 @@ def write_training_data(
         config: its options.
         rows_of: makes the rows from the run folder and the options.
         schema: the rows' columns.
+
+    Raises:
+        ExcotError: there is no verified data, no row comes of it, or the run folder holds something else.
     """
     run = Run(config.out)
     if config.dry_run:
@@ -41,7 +45,14 @@ def write_training_data(
         if split != "train":
             log.warning("these are %s questions: scores on them mean nothing for a model trained on this data", split)
         if not stage.finished:
-            stage.write(rows_of(run, config), schema, "train")
+            rows = rows_of(run, config)
+            first = next(rows, None)
+            if first is None:  # which `load_dataset` could not open either
+                raise ExcotError(
+                    f"no row of {stage_name} comes of the {run.entry('verified')['rows']:,} questions in {config.out}",
+                    "look at the statuses and matches in verified; sample more answers, or choose another --rule",
+                )
+            stage.write(chain([first], rows), schema, "train")
     questions, rows = run.entry("verified")["rows"], run.entry(stage_name)["rows"]
     return f"{'already there: ' if stage.finished else ''}{questions:,} questions give {rows:,}"
 

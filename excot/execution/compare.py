@@ -159,9 +159,9 @@ def _bags_equal(gold: Sequence[Row], gold_columns: list[tuple], columns: list[tu
         target = Counter(row[: width + 1] for row in gold) if len(choices) > 1 else None
         for column, chosen in choices.items():
             longer = [(*row, value) for row, value in zip(partial, column, strict=True)]
-            if target is None or Counter(longer) == target:
-                if extend(width + 1, longer, [index for index in free if index != chosen]):
-                    return True
+            fits = target is None or Counter(longer) == target
+            if fits and extend(width + 1, longer, [index for index in free if index != chosen]):
+                return True
         return False
 
     return extend(0, [()] * len(gold), list(range(len(columns))))

@@ -120,8 +120,9 @@ class Sandbox:
                 raise TooLarge(f"the statement has {len(sql):,} characters, the limit is {self.limits.sql_bytes:,}")
             cursor = self._begin(sql)
             value = read(cursor)
-        # sqlite3.Warning: several statements (Python 3.10); MemoryError: SQLite's or Python's own.
-        except (sqlite3.Error, sqlite3.Warning, MemoryError, TooLarge) as exception:
+        # sqlite3.Warning: several statements (Python 3.10); MemoryError: SQLite's or Python's own; UnicodeDecodeError:
+        # a message in which SQLite quotes text that is not UTF-8, and which can come with any row.
+        except (sqlite3.Error, sqlite3.Warning, MemoryError, UnicodeDecodeError, TooLarge) as exception:
             status, error = self._explain(exception)
         finally:
             if cursor is not None:

@@ -10,6 +10,7 @@ import mmap
 import os
 import signal
 import struct
+import sys
 import threading
 import time
 from multiprocessing.connection import Connection
@@ -74,9 +75,10 @@ def _limit_resources() -> None:
     try:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (TEMPORARY_FILE, TEMPORARY_FILE))
+        if sys.version_info >= (3, 11):  # before, a file grown too large looks like one that is damaged
+            resource.setrlimit(resource.RLIMIT_FSIZE, (TEMPORARY_FILE, TEMPORARY_FILE))
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     except (ImportError, ValueError, OSError):
         pass  # a system without this limit (macOS refuses it): SQLite's own limits are what remains
 
