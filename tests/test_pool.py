@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import shutil
@@ -25,7 +26,7 @@ from excot.execution.database import DatabaseError, MissingDatabase
 from excot.execution.pool import GRACE, verify_all
 from excot.execution.sandbox import Limits
 from excot.execution.verify import GOLD, Task, Verdict, Verifier
-from excot.execution.worker import STARTING, read_beacon
+from excot.execution.worker import BEACON_SIZE, STARTING, read_beacon
 
 ALL, NOTHING = Matches(True, True, True, True), Matches()
 HASTE = Limits(seconds=0.3)
@@ -244,6 +245,32 @@ def test_a_candidate_that_is_stuck_only_without_its_distinct_is_ended_too(databa
     candidate = STUCK.replace("SELECT instr", "SELECT DISTINCT instr")
     ((_, verdict),) = verify_all([Task("q", (database,), "SELECT 1", (candidate, "SELECT 1.0"), HASTE)], 1)
     assert [outcome.status for outcome in verdict.candidates] == ["timeout", "ok"]
+
+
+def test_the_beacon_is_never_read_half_written(tmp_path):
+    (tmp_path / "beacon").write_bytes(bytes(BEACON_SIZE))
+    program = f"""
+import mmap
+from excot.execution.worker import BEACON_SIZE, write_beacon
+with open({str(tmp_path / "beacon")!r}, "r+b") as file:
+    beacon = mmap.mmap(file.fileno(), BEACON_SIZE)
+write_beacon(beacon, 1)
+print("writing", flush=True)
+while True:
+    for place in range(1, 1000):
+        write_beacon(beacon, place)
+"""
+    with open(tmp_path / "beacon", "r+b") as file:
+        beacon = mmap.mmap(file.fileno(), BEACON_SIZE)
+    writer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    try:
+        writer.stdout.readline()
+        seen = [read_beacon(beacon) for _ in range(200_000)]
+    finally:
+        writer.kill()
+        writer.communicate()
+    assert all(0 < place < 1000 and 0 < seen[-1][1] - started < 60 for place, started in seen[:-1000])
+    assert len({place for place, _ in seen}) > 1
 
 
 # ------------------------------------------------------------------------------------------------ killed workers

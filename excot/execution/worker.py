@@ -35,11 +35,12 @@ _SEND_EVERY = 0.05  # s; what a worker that is ended has not yet sent is done ag
 
 
 def write_beacon(beacon: mmap.mmap, place: int) -> None:
-    _BEACON.pack_into(beacon, 0, place, time.monotonic())
+    # In one copy: pack_into() clears the bytes first, and a reader in between would see a statement begun at time 0.
+    beacon[:BEACON_SIZE] = _BEACON.pack(place, time.monotonic())
 
 
 def read_beacon(beacon: mmap.mmap) -> tuple[int, float]:
-    return _BEACON.unpack_from(beacon)
+    return _BEACON.unpack(beacon[:BEACON_SIZE])
 
 
 def main(connection_fd: int, beacon_fd: int) -> None:
