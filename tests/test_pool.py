@@ -248,6 +248,7 @@ def test_a_candidate_that_is_stuck_only_without_its_distinct_is_ended_too(databa
 
 
 def test_the_beacon_is_never_read_half_written(tmp_path):
+    began = time.monotonic()
     (tmp_path / "beacon").write_bytes(bytes(BEACON_SIZE))
     program = f"""
 import mmap
@@ -269,7 +270,8 @@ while True:
     finally:
         writer.kill()
         writer.communicate()
-    assert all(0 < place < 1000 and 0 < seen[-1][1] - started < 60 for place, started in seen[:-1000])
+    ended = time.monotonic()
+    assert all(0 < place < 1000 and began < started < ended for place, started in seen)
     assert len({place for place, _ in seen}) > 1
 
 
