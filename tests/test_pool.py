@@ -26,7 +26,7 @@ from excot.execution.database import DatabaseError, MissingDatabase
 from excot.execution.pool import GRACE, verify_all
 from excot.execution.sandbox import Limits
 from excot.execution.verify import GOLD, Task, Verdict, Verifier
-from excot.execution.worker import BEACON_SIZE, STARTING, read_beacon
+from excot.execution.worker import ADDRESS_SPACE, BEACON_SIZE, STARTING, TEMPORARY_FILE, read_beacon
 
 ALL, NOTHING = Matches(True, True, True, True), Matches()
 HASTE = Limits(seconds=0.3)
@@ -200,6 +200,15 @@ def test_a_statement_that_sqlite_does_not_interrupt_is_ended_and_its_neighbours_
     assert verdict.gold.status == "ok"
 
 
+def test_what_comes_after_a_stuck_statement_is_still_compared_with_the_gold(database):
+    gold = SLOW.format(20)  # long enough for its outcome to arrive before the process is ended; its rows never do
+    right, wrong = f"{gold} AND 1", f"{gold} AND 0"
+    task = Task("q", (database,), gold, (right, STUCK, wrong, right, gold, f"{right} AND 1"), Limits(seconds=2))
+    ((_, verdict),) = verify_all([task], 1)
+    assert [outcome.status for outcome in verdict.candidates] == ["ok", "timeout", "ok", "ok", "ok", "ok"]
+    assert [outcome.matches for outcome in verdict.candidates] == [ALL, NOTHING, NOTHING, ALL, ALL, ALL]
+
+
 def test_a_stuck_statement_does_not_hold_up_other_questions(database):
     stuck = Task("stuck", (database,), "SELECT 1", (STUCK,), HASTE)
     others = [replace(task, limits=HASTE) for task in mixed_tasks(database)[:5]]
@@ -287,7 +296,7 @@ def kill_when(started: list, count: int, condition: Callable[[int], bool]) -> th
         while killed < count and time.monotonic() < deadline:
             for worker, process in list(started):
                 try:
-                    place, _ = read_beacon(worker._beacon)
+                    place = read_beacon(worker._beacon)[0] if worker._ready else STARTING
                 except ValueError:  # closed: the worker is being replaced
                     continue
                 if worker._process is process and process.returncode is None and condition(place):
@@ -439,7 +448,7 @@ def test_tasks_that_fail_to_come_are_raised_and_leave_no_process_behind(database
 
 def script(database: Path, body: str) -> list[str]:
     program = f"""
-import os, resource, subprocess, sys
+import os, resource, subprocess, sys, time
 from pathlib import Path
 from excot.execution import Limits, Task, verify_all
 STUCK = {STUCK!r}
@@ -476,16 +485,34 @@ for _ in verify_all([Task("q", (database,), "SELECT 1", ({candidate},), Limits(s
     assert eventually(lambda: not is_running(pid), 5)
 
 
-def test_ctrl_c_ends_parent_and_workers(database):
-    body = """
+CTRL_C = {
+    "while a statement is executed": """
 print("started", flush=True)
 try:
     list(verify_all([Task("q", (database,), STUCK, (), Limits(seconds=60))], 2))
 except KeyboardInterrupt:
     sys.exit("interrupted")
-"""
+""",
+    "while the workers wait": """
+for _ in verify_all([Task(id, (database,), "SELECT 1", ()) for id in "abc"], 2):
+    try:
+        print("started", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        time.sleep(0.5)  # time enough for a worker to complain
+        sys.exit("interrupted")
+""",
+}
+
+
+@pytest.mark.parametrize("moment", CTRL_C)
+def test_ctrl_c_ends_parent_and_workers_without_a_word_of_theirs(database, moment):
     parent = subprocess.Popen(
-        script(database, body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        script(database, CTRL_C[moment]),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     parent.stdout.readline()
     time.sleep(0.7)
@@ -497,6 +524,19 @@ except KeyboardInterrupt:
 
 
 # ------------------------------------------------------------------------------------------------ memory
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").is_file(), reason="limits of processes are listed under Linux only")
+def test_a_worker_limits_its_memory_and_its_files(database, started):
+    found = verify_all(mixed_tasks(database), 1)
+    next(found)
+    ((_, process),) = started
+    limits = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
+    found.close()
+    hard = {line[:26].strip(): line.split()[-2] for line in limits}
+    assert hard["Max address space"] == str(ADDRESS_SPACE)
+    assert hard["Max core file size"] == "0"
+    assert hard["Max file size"] == (str(TEMPORARY_FILE) if sys.version_info >= (3, 11) else "unlimited")
 
 
 MEBIBYTE = 1024  # in the unit of ru_maxrss under Linux
