@@ -325,7 +325,7 @@ def slow_tasks(database: Path, count: int = 3) -> list[Task]:
     ]
 
 
-@pytest.mark.parametrize("place", [GOLD, 0, 2, 3])
+@pytest.mark.parametrize("place", [STARTING, GOLD, 0, 2, 3])
 def test_a_worker_killed_in_the_middle_changes_no_verdict(database, started, place):
     tasks = slow_tasks(database)
     expected = in_process(tasks)
@@ -374,15 +374,16 @@ def test_a_gold_that_kills_its_worker_every_time_is_an_error(database, started):
     assert [outcome.status for outcome in verdict.candidates] == ["ok", "error"]
 
 
-def test_workers_that_die_whatever_they_are_given_end_the_run(database, monkeypatch):
-    program = "import os; from excot.execution import worker; worker.Verifier.verify = lambda *_: os._exit(7); "
+@pytest.mark.parametrize(("death", "status"), [("os._exit(7)", 7), ("(_ for _ in ()).throw(MemoryError)", 1)])
+def test_workers_that_die_whatever_they_are_given_end_the_run(database, monkeypatch, death, status):
+    program = f"import os; from excot.execution import worker; worker.Verifier.verify = lambda *_: {death}; "
     popen = subprocess.Popen
 
     def sabotaged(arguments, **keywords):
         return popen([*arguments[:-1], program + arguments[-1]], **keywords)
 
     monkeypatch.setattr(pool.subprocess, "Popen", sabotaged)
-    with pytest.raises(ExcotError, match=r"keep dying at question q0 \(exit status 7\)"):
+    with pytest.raises(ExcotError, match=rf"keep dying at question q0 \(exit status {status}\)"):
         list(verify_all(mixed_tasks(database), 1))
 
 
