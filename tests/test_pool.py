@@ -548,7 +548,7 @@ MEBIBYTE = 1024  # in the unit of ru_maxrss under Linux
     ("candidate", "expected", "most"),
     [
         ("SELECT 1 FROM number p, number q, number r WHERE r.n < 63", ("ok", 10_080_000, True), 60 * MEBIBYTE),
-        ("SELECT p.n FROM number p, number q, number r ORDER BY r.n", ("ok", 1, False), 60 * MEBIBYTE),
+        ("SELECT 2 FROM number p, number q, number r WHERE r.n < 63 ORDER BY p.n", ("ok", 1, False), 60 * MEBIBYTE),
     ],
     ids=["read", "sorted"],
 )
