@@ -29,6 +29,8 @@ _HOMES = {
     "extract_sql": "prompts",
     "load_prompt": "prompts",
     "verify_all": "execution",
+    "ExecutionReward": "rewards",
+    "format_reward": "rewards",
     "Task": "execution",
     "Limits": "execution",
 }
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from .errors import ExcotError
     from .execution import Limits, Task, verify_all
     from .prompts import extract_sql, load_prompt
+    from .rewards import ExecutionReward, format_reward
     from .run import Run
 
 

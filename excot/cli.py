@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import logging
 import os
 import sys
 from dataclasses import dataclass, fields
@@ -13,6 +11,7 @@ from typing import Any, get_type_hints
 
 from . import __version__, config
 from .errors import ExcotError
+from .terminal import explain, fail, talk_on_stderr
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb; the exit code is 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C."""
     flags = vars(_parser().parse_args(argv))
     verb, yaml_path, debug = flags.pop("verb"), flags.pop("config", None), flags.pop("debug")
-    _talk_on_stderr()
+    talk_on_stderr()
     try:
         values = config.read_yaml(yaml_path) if yaml_path else {}
         options = config.from_dict(VERBS[verb].options, {**values, **flags}, yaml_path or f"excot {verb}")
     except ExcotError as error:
-        return _fail(error, debug, code=2)
+        return fail(error, debug, code=2)
     try:
         # Imported late: `excot --help` and wrong usage must not wait for the libraries that the stages need.
         run = getattr(import_module(f".{VERBS[verb].module}", __package__), VERBS[verb].function)
@@ -56,9 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # the reader (head, say) has left: nothing more can be said to it
         return 0
     except ExcotError as error:
-        return _fail(error, debug)
+        return fail(error, debug)
     except OSError as error:
-        return _fail(_explain(error), debug)
+        return fail(explain(error), debug)
     return 0
 
 
@@ -105,42 +104,6 @@ def _default_text(f: Any) -> str:
     if default is None or default is False or not isinstance(default, (str, int, float, list)):
         return ""
     return f" (default: {' '.join(default) if isinstance(default, list) else default})"
-
-
-def _talk_on_stderr() -> None:
-    """Progress lines and warnings go to stderr, so that stdout holds the summary alone."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter())
-    log = logging.getLogger("excot")
-    log.handlers = [handler]
-    log.setLevel(logging.INFO)
-    log.propagate = False
-
-
-class _Formatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        return level + record.getMessage()
-
-
-def _fail(error: ExcotError, debug: bool, code: int = 1) -> int:
-    if debug:
-        import traceback
-
-        traceback.print_exception(error)
-    print(f"excot: {error}", file=sys.stderr)
-    return code
-
-
-def _explain(error: OSError) -> ExcotError:
-    """An operating system's error that no stage has explained: say what and where, and what helps."""
-    remedy = {
-        errno.ENOSPC: "make room on the disk, then start the same command again; what is finished is kept",
-        errno.EACCES: "check the permissions",
-        errno.EMFILE: "raise the limit of open files (ulimit -n) or lower --concurrency",
-    }.get(error.errno or 0, "see --debug for where")
-    where = f" {error.filename}" if error.filename else ""
-    return ExcotError(f"{error.strerror or error}{where}", remedy)
 
 
 if __name__ == "__main__":

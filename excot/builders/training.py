@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import StageConfig
 from ..errors import ExcotError
-from ..prompts import Prompt
+from ..prompts import Prompt, stored_prompt
 from ..run import Run
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def student_prompts(run: Run) -> Callable[[dict[str, Any]], list[Message]]:
     def render(row: dict[str, Any]) -> list[Message]:
         prompt_id = row["prompt_id"]
         if prompt_id not in prompts:
-            prompts[prompt_id] = _stored(run, prompt_id)
+            prompts[prompt_id] = stored_prompt(run.prompt_path(prompt_id), prompt_id)
         return prompts[prompt_id].messages(row["question"], row["schema"] or "", row["evidence"])
 
     return render
@@ -105,18 +105,6 @@ def wrong_answers(row: dict[str, Any], rule: str, statuses: list[str]) -> list[d
 def said(text: str) -> list[Message]:
     """An answer as the assistant's only message."""
     return [{"role": "assistant", "content": text}]
-
-
-def _stored(run: Run, prompt_id: str) -> Prompt:
-    path = run.prompt_path(prompt_id)
-    name = prompt_id.rpartition("-")[0]
-    try:
-        prompt = Prompt(name, path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExcotError(f"cannot read the prompt template {path} ({error})", "restore the file") from None
-    if prompt.id != prompt_id:
-        raise ExcotError(f"{path} was changed: its text has the id {prompt.id}", "restore the file")
-    return prompt
 
 
 def _different(candidates: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:

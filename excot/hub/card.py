@@ -24,7 +24,7 @@ def write_card(folder: Path, manifest: dict[str, Any]) -> None:
         manifest: its manifest.
     """
     path = folder / "README.md"
-    front, body = _split(path)
+    front, body = read_card(path)
     stages = manifest["stages"]
     default = next(stage for stage in _DEFAULT_FIRST if stage in stages)
     front.setdefault("language", ["en"])
@@ -38,18 +38,30 @@ def write_card(folder: Path, manifest: dict[str, Any]) -> None:
         }
         for stage, entry in stages.items()
     ]
-    generated = f"{BEGIN}\n{_render(folder, stages)}\n{END}"
+    save_card(path, front, body, render_card("dataset_card.md.jinja", name=folder.resolve().name, stages=stages))
+
+
+def save_card(path: Path, front: dict[str, Any], body: str, generated: str) -> None:
+    """Write a card in one step.
+
+    Args:
+        path: where.
+        front: the front matter.
+        body: what the card said until now, without its front matter.
+        generated: what shall stand between the markers.
+    """
+    import yaml
+
+    generated = f"{BEGIN}\n{generated}\n{END}"
     before, begin, rest = body.rpartition(BEGIN)  # the last: one without its end would take a user's words with it
     _, end, after = rest.partition(END)
     body = f"{before}{generated}{after}" if begin and end else f"{body.rstrip()}\n\n{generated}\n".lstrip()
-    import yaml
-
     scratch = path.with_name("README.md.new")
     scratch.write_text(f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n{body}", "utf-8")
     scratch.replace(path)
 
 
-def _split(path: Path) -> tuple[dict[str, Any], str]:
+def read_card(path: Path) -> tuple[dict[str, Any], str]:
     """The front matter and the rest of an existing card."""
     import yaml
 
@@ -70,9 +82,10 @@ def _split(path: Path) -> tuple[dict[str, Any], str]:
     return values or {}, text[found.end() :]
 
 
-def _render(folder: Path, stages: dict[str, Any]) -> str:
+def render_card(template: str, **values: Any) -> str:
+    """Render one of the templates of this folder."""
     from jinja2 import Environment, StrictUndefined
 
-    template = (files(__package__) / "dataset_card.md.jinja").read_text("utf-8")
+    text = (files(__package__) / template).read_text("utf-8")
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    return environment.from_string(template).render(name=folder.resolve().name, stages=stages).strip()
+    return environment.from_string(text).render(**values).strip()

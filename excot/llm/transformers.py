@@ -68,12 +68,12 @@ class Transformers:
         self._batch_size = batch_size
         self._tokenizer, self._model = _load(model, device, dtype)
         self._context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        self._end_ids = _end_ids(self._tokenizer, self._model)
+        self.end_ids = end_ids(self._tokenizer, self._model)
         pad = self._tokenizer.pad_token_id
-        self._pad_id = (self._end_ids or [0])[0] if pad is None else pad  # masked, so any token will do
+        self._pad_id = (self.end_ids or [0])[0] if pad is None else pad  # masked, so any token will do
         # Nothing of the model's own taste (top_k, repetition penalty, ...): what is recorded is what was sampled.
         self._model.generation_config = transformers.GenerationConfig(
-            do_sample=False, eos_token_id=self._end_ids or None, pad_token_id=self._pad_id
+            do_sample=False, eos_token_id=self.end_ids or None, pad_token_id=self._pad_id
         )
         self._waiting: list[_Sample] = []
         self._changed = threading.Condition()
@@ -136,7 +136,7 @@ class Transformers:
         return prompt
 
     def _candidate(self, tokens: list[int]) -> Candidate:
-        ends = [place for place, token in enumerate(tokens) if token in self._end_ids]
+        ends = [place for place, token in enumerate(tokens) if token in self.end_ids]
         count = ends[0] + 1 if ends else len(tokens)
         text = self._tokenizer.decode(tokens[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Candidate(text, "stop" if ends else "length", count)
@@ -335,7 +335,7 @@ def _first_line(error: Exception) -> str:
     return lines[0][:200]
 
 
-def _end_ids(tokenizer: Any, model: Any) -> list[int]:
+def end_ids(tokenizer: Any, model: Any) -> list[int]:
     """The tokens that end an answer: those of the generation config, and the tokenizer's."""
     ends = model.generation_config.eos_token_id
     ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)

@@ -2,6 +2,6 @@
 
 from .examples import few_shots
 from .extract import Extraction, extract_sql
-from .template import STYLES, Prompt, PromptError, load_prompt
+from .template import STYLES, Prompt, PromptError, load_prompt, stored_prompt
 
-__all__ = ["STYLES", "Extraction", "Prompt", "PromptError", "extract_sql", "few_shots", "load_prompt"]
+__all__ = ["STYLES", "Extraction", "Prompt", "PromptError", "extract_sql", "few_shots", "load_prompt", "stored_prompt"]

@@ -137,6 +137,21 @@ def load_prompt(name_or_path: str) -> Prompt:
     return Prompt(path.stem, text)
 
 
+def stored_prompt(path: Path, prompt_id: str) -> Prompt:
+    """Read a template that was kept beside the data or the model that was made with it.
+
+    Raises:
+        PromptError: it cannot be read, or is not the one of that id.
+    """
+    try:
+        prompt = Prompt(prompt_id.rpartition("-")[0], path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"cannot read the prompt template {path} ({error})", "restore the file") from None
+    if prompt.id != prompt_id:
+        raise PromptError(f"{path} was changed: its text has the id {prompt.id}", "restore the file")
+    return prompt
+
+
 @lru_cache(maxsize=32)
 def _compile(text: str) -> Template:
     # Sandboxed, because a template's text may have come from the Hub beside somebody's dataset.

@@ -1,0 +1,102 @@
+"""A recipe as a program: settings checked before torch is imported, every failure one line, said once."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ExcotError
+from ..terminal import fail, talk_on_stderr
+from .settings import check_settings
+from .source import first_line
+
+if TYPE_CHECKING:
+    from trl import TrlParser
+
+# A secret on a command line would end in `training_args.bin` beside the model, which is pushed.
+_SECRETS = ("hub_token", "push_to_hub_token")
+
+
+def run(
+    stage: str, make_parser: Callable[[], TrlParser], main: Callable[..., None], argv: list[str] | None = None
+) -> int:
+    """Run a recipe; the exit code is 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
+
+    Args:
+        stage: ``sft``, ``dpo`` or ``grpo``.
+        make_parser: makes TRL's parser of the recipe's options; called once they are seen to be right.
+        main: the recipe, which takes the parser's dataclasses.
+        argv: the command line without the program's name.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    # All processes meet the same errors; one of them says so. (A worker's own, such as a full disk, it says itself.)
+    talk_on_stderr(logging.INFO if _is_first() else logging.CRITICAL)
+    try:
+        _refuse_secrets(argv, check_settings(stage, argv))
+        args = _parse(make_parser(), argv)
+    except ExcotError as error:
+        return _fail(error, code=2)
+    try:
+        main(*args)
+    except KeyboardInterrupt:
+        print("\nstopped: start the same command again to go on from the last checkpoint", file=sys.stderr)
+        return 130
+    except ExcotError as error:
+        return _fail(error)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        return _fail(
+            ExcotError(
+                f"the disk is full ({first_line(error)})",
+                "make room, then start the same command again: it goes on from the last complete checkpoint",
+            )
+        )
+    return 0
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether this, or what it came from, is a write that failed for want of room; libraries say it in many ways."""
+    while error is not None:
+        words = str(error)
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if any(sign in words for sign in ("No space left", "File too large", "PytorchStreamWriter failed")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _parse(parser: TrlParser, argv: list[str]) -> tuple[Any, ...]:
+    def refuse(message: str) -> None:
+        raise ExcotError(message, "see --help")
+
+    parser.error = refuse  # argparse would print the usage of two hundred options first
+    # Private unless told, and nothing is published, nor copied to where the final model belongs, before the end.
+    parser.set_defaults(hub_private_repo=True, hub_strategy="end")
+    if any(word.split("=")[0] == "--plan" for word in argv):
+        argv = [*argv, "--use_cpu", "true"]  # a plan for eight GPUs is made on a laptop, too
+    try:
+        args = parser.parse_args_and_config(argv)
+    except (ValueError, ImportError) as error:  # what the dataclasses find wrong when they are made
+        raise ExcotError(first_line(error), "change the recipe or the flags") from error
+    return args
+
+
+def _refuse_secrets(argv: list[str], values: dict[str, Any]) -> None:
+    flags = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+    for name in _SECRETS:
+        if name in flags or name in values:
+            raise ExcotError(f"{name} is not taken from files or flags", "set the environment variable HF_TOKEN")
+
+
+def _is_first() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _fail(error: ExcotError, code: int = 1) -> int:
+    return fail(error, code=code) if _is_first() else code

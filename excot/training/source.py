@@ -1,0 +1,166 @@
+"""Where training data comes from: a run folder, or a dataset repository on the Hub at one commit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ExcotError
+from ..prompts import Prompt, stored_prompt
+from ..run import STAGES, Run
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset repository or a folder that holds what one does. Made by `Source.open`.
+
+    Attributes:
+        name: as the user gave it.
+        revision: the tag, branch or commit that the user asked for.
+        commit: what the Hub resolved it to; ``None`` for a folder, and where the Hub cannot be asked.
+        folder: the folder, or ``None`` for a repository.
+        manifest: what excot wrote of how the data was made; no stages where it is not excot's.
+    """
+
+    name: str
+    revision: str | None
+    commit: str | None
+    folder: Path | None
+    manifest: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def open(cls, name: str, revision: str | None = None) -> Source:
+        """Find the data.
+
+        Raises:
+            ExcotError: there is neither such a folder nor such a repository or revision.
+        """
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            if revision is not None:
+                raise ExcotError(
+                    f"{name} is a folder, which has no revision {revision!r}", "revisions are for Hub repositories"
+                )
+            return cls(name, None, None, folder, Run(folder).manifest)
+        commit = _commit(name, revision)
+        path = _download(name, "manifest.json", commit or revision)
+        manifest = json.loads(path.read_text("utf-8")) if path else {}
+        return cls(name, revision, commit, None, manifest if "stages" in manifest else {"stages": {}})
+
+    def load(self, config: str | None) -> DatasetDict:
+        """The rows of one of its datasets, by split.
+
+        Raises:
+            ExcotError: there is no such config, it has no rows, or it does not fit the manifest.
+        """
+        from datasets import load_dataset
+
+        stages = self.manifest["stages"]
+        if stages and config not in stages:
+            if self.folder and config in STAGES:
+                Run(self.folder).entry(config)  # says which stage to run first
+            raise ExcotError(f"{self} has no dataset config {config!r}", f"it has {', '.join(stages)}")
+        if stages and self.folder:
+            Run(self.folder).entry(config)  # refuses files that were changed or are stale
+        try:
+            rows = load_dataset(str(self.folder or self.name), config, revision=self.commit or self.revision)
+        except Exception as error:  # of many kinds, by what the data's own files hold
+            raise ExcotError(
+                f"cannot load config {config!r} of {self} ({first_line(error)})",
+                "check --dataset_name, --dataset_config and --dataset_revision",
+            ) from error
+        if not any(len(split) for split in rows.values()):
+            raise ExcotError(f"config {config!r} of {self} has no rows", "look at how it was made")
+        return rows
+
+    def fingerprint(self, config: str | None) -> str | None:
+        """Of a dataset's content; ``None`` where the data is not excot's."""
+        return self.manifest["stages"].get(config, {}).get("fingerprint")
+
+    @property
+    def prompt_id(self) -> str | None:
+        """The prompt that the answers were made with, or ``None`` where there are none or it is not known."""
+        return self.manifest["stages"].get("generations", {}).get("prompt_id")
+
+    def prompt(self) -> Prompt | None:
+        """That prompt itself, from the data's own folder."""
+        if self.prompt_id is None:
+            return None
+        if self.folder:
+            return stored_prompt(Run(self.folder).prompt_path(self.prompt_id), self.prompt_id)
+        path = _download(self.name, f"prompts/{self.prompt_id}.jinja", self.commit or self.revision)
+        return stored_prompt(path, self.prompt_id) if path else None
+
+    def databases(self, given: str | None, option: str) -> str:
+        """Where the databases of its questions are.
+
+        Args:
+            given: what the user said.
+            option: the option with which to say it.
+
+        Raises:
+            ExcotError: nobody knows.
+        """
+        folder = given or (Run(self.folder).local.get("databases") if self.folder else None)
+        if folder is None:
+            raise ExcotError(f"where the databases of {self} are is not known", f"give their folder to --{option}")
+        return folder
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.revision}" if self.revision else self.name
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, cut to a length that a terminal can show."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    neither = f"there is no folder {name}, and "
+    try:
+        return HfApi().dataset_info(name, revision=revision).sha
+    except HFValidationError:
+        raise ExcotError(f"{neither}no repository can have that name", "check --dataset_name") from None
+    except RevisionNotFoundError:
+        raise ExcotError(f"the dataset {name} has no revision {revision!r}", "check --dataset_revision") from None
+    except RepositoryNotFoundError:
+        raise ExcotError(
+            f"{neither}no such dataset on the Hub (or it is private)", "check --dataset_name; set HF_TOKEN"
+        ) from None
+    except (OfflineModeIsEnabled, OSError) as error:
+        if _is_cached(name, revision):
+            return None
+        raise ExcotError(
+            f"{neither}the Hub cannot be asked ({first_line(error)})", "check --dataset_name and the network"
+        ) from None
+
+
+def _is_cached(name: str, revision: str | None) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, "README.md", revision=revision, repo_type="dataset"), str)
+
+
+def _download(name: str, file: str, revision: str | None) -> Path | None:
+    """A file of a dataset repository, or ``None`` where it has no such file."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, file, repo_type="dataset", revision=revision))
+    except EntryNotFoundError:
+        return None
