@@ -46,31 +46,79 @@ def verify_all(tasks: Iterable[Task], processes: int | None = None) -> Iterator[
         ExcotError: workers cannot be started at all, or die without executing anything.
         ValueError: ``processes`` is less than one.
     """
-    if processes is not None and processes < 1:
-        raise ValueError(f"processes must be at least 1, not {processes}")
-    queue = iter(tasks)
-    workers: list[_Worker] = []
-    try:
-        for _ in range(processes or available_cores()):
-            task = next(queue, None)
-            if task is None:
-                break
-            workers.append(_Worker(task))
-        while workers:
-            for worker in _ready(workers):
-                verdict = worker.step()
-                if verdict is None:
-                    continue
-                yield worker.task.id, verdict
+    with Pool(processes) as pool:
+        yield from pool.verify_all(tasks)
+
+
+class Pool:
+    """`verify_all` for many small batches: workers stay from one call to the next.
+
+    Workers are started only as tasks need them, wait without taking a core, and end with `close` or with their parent.
+    A call that fails or is given up ends the workers that it kept busy; the pool starts others when it is used again.
+    One call at a time: a pool is not for several threads.
+
+    Args:
+        processes: how many workers; by default one for each core this process may use.
+
+    Raises:
+        ValueError: ``processes`` is less than one.
+    """
+
+    def __init__(self, processes: int | None = None):
+        if processes is not None and processes < 1:
+            raise ValueError(f"processes must be at least 1, not {processes}")
+        self._processes = processes or available_cores()
+        self._idle: list[_Worker] = []
+        self._owner = os.getpid()
+
+    def verify_all(self, tasks: Iterable[Task]) -> Iterator[tuple[str, Verdict]]:
+        """Verify questions in parallel; see the function `verify_all` for what it yields and raises."""
+        self._leave_to_parent()
+        queue = iter(tasks)
+        busy: list[_Worker] = []
+        try:
+            for _ in range(self._processes):
                 task = next(queue, None)
                 if task is None:
-                    workers.remove(worker)
-                    worker.close()
+                    break
+                if self._idle:
+                    busy.append(self._idle.pop())
+                    busy[-1].give(task)
                 else:
-                    worker.give(task)
-    finally:
-        for worker in workers:
-            worker.close()
+                    busy.append(_Worker(task))
+            while busy:
+                for worker in _ready(busy):
+                    verdict = worker.step()
+                    if verdict is None:
+                        continue
+                    yield worker.task.id, verdict
+                    task = next(queue, None)
+                    if task is None:
+                        busy.remove(worker)
+                        self._idle.append(worker)
+                    else:
+                        worker.give(task)
+        finally:
+            for worker in busy:
+                worker.close()
+
+    def close(self) -> None:
+        """End the workers. A pool that is used again starts others."""
+        self._leave_to_parent()
+        while self._idle:
+            self._idle.pop().close()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _leave_to_parent(self) -> None:
+        # In a fork of the process that started them (a notebook's launcher makes such), the workers are not ours:
+        # two that talk to one worker would get each other's verdicts.
+        if self._owner != os.getpid():
+            self._idle, self._owner = [], os.getpid()
 
 
 def available_cores() -> int:
