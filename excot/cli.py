@@ -36,6 +36,11 @@ VERBS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; the exit code is 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["train"]:  # whose options are TRL's, in the hundreds
+        from .training.launch import main as train
+
+        return train(argv[1:])
     flags = vars(_parser().parse_args(argv))
     verb, yaml_path, debug = flags.pop("verb"), flags.pop("config", None), flags.pop("debug")
     talk_on_stderr()
@@ -70,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, verb in VERBS.items():
         about = (verb.options.__doc__ or "").strip()
         _add_options(verbs.add_parser(name, help=about, description=about), verb.options)
+    verbs.add_parser("train", help="Train a model by a recipe: SFT, DPO or GRPO, alone or by accelerate.")
     return parser
 
 

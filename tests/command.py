@@ -34,7 +34,7 @@ class Finished(NamedTuple):
 def excot(*arguments: object) -> Finished:
     """Call the command in this process."""
     out, err = io.StringIO(), io.StringIO()
-    with _log_restored(), redirect_stdout(out), redirect_stderr(err):
+    with log_restored(), redirect_stdout(out), redirect_stderr(err):
         try:
             code = cli.main([str(argument) for argument in arguments])
         except SystemExit as end:  # how argparse leaves
@@ -69,7 +69,7 @@ def _start(command: list[str], environment: Mapping[str, str] | None, **options:
 
 
 @contextmanager
-def _log_restored() -> Iterator[None]:
+def log_restored() -> Iterator[None]:
     """The command takes the log over; the tests after this one shall find it as it was."""
     log = logging.getLogger("excot")
     handlers, level, propagate = log.handlers, log.level, log.propagate

@@ -15,3 +15,12 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("real benchmark data not found at ../shared/data")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory):
+    """What the tests of training train: a run folder with every dataset, and a 4.3M parameter Llama."""
+    pytest.importorskip("trl")
+    from training import make_world
+
+    return make_world(tmp_path_factory.mktemp("world"))

@@ -116,6 +116,7 @@ class Output:
         if not trainer.accelerator.is_main_process:
             return
         shutil.rmtree(scratch / "ref", ignore_errors=True)  # DPO's frozen copy of an adapter
+        (scratch / "README.md").unlink(missing_ok=True)  # PEFT's form of a card, not filled in
         if not _model_files(scratch):
             raise ExcotError(f"no weights were saved to {scratch}", "see the warnings above")
         if prompt is not None:

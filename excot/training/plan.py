@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .lengths import Lengths
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import TrainingArguments
 
 GIB = 2**30
@@ -38,21 +42,19 @@ def plan(
         f"{part['name']}{'@' + part['revision'] if part['revision'] else ''} ({part['config']})"
         for part in record["data"]
     )
-    steps, batch = training_steps(stage, training_args, rows, lengths, gpus)
-    about = "about " if getattr(training_args, "packing", False) else ""
     per_device, accumulated = training_args.per_device_train_batch_size, training_args.gradient_accumulation_steps
-    epochs = f"{training_args.num_train_epochs:g} epochs" if training_args.max_steps < 0 else "max_steps"
+    steps, batch = training_steps(stage, training_args, rows, lengths, gpus)
     lines = [
         f"{stage} of {record['model']['name']} on {data}, prompt {record['prompt_id'] or 'not known'}",
         f"rows: {lengths if lengths else f'{rows:,}, of lengths that cannot be told without the tokenizer'}",
         *([f"held out: {held_out:,} rows"] if held_out else []),
-        *([f"tokens: {lengths.tokens:,} an epoch"] if lengths else []),
-        f"global batch: {batch} = {per_device} a device x {accumulated} accumulated x {gpus} "
+        *([_tokens(stage, training_args, lengths)] if lengths else []),
+        f"global batch: {batch:,} = {per_device} a device x {accumulated} accumulated x {gpus} "
         f"{'process' if gpus == 1 else 'processes'}"
-        + (f", {batch // training_args.num_generations} prompts" if stage == "grpo" else ""),
-        f"steps: {about}{steps:,} ({epochs})",
+        + (f", answers to {_of(batch // training_args.num_generations, 'question')}" if stage == "grpo" else ""),
+        _steps(stage, training_args, rows, lengths, gpus, steps),
         *(
-            memory(model_config, training_args, gpus, record["model"]["adapter"] is not None)
+            memory(stage, model_config, training_args, gpus, record["model"]["adapter"])
             if model_config is not None
             else ["memory: not estimated, as the model's configuration is out of reach"]
         ),
@@ -67,29 +69,63 @@ def training_steps(
 
     Packed rows are reckoned as full to ``max_length``.
     """
-    per_device, accumulated = training_args.per_device_train_batch_size, training_args.gradient_accumulation_steps
-    batch = per_device * accumulated * gpus
+    batch = training_args.per_device_train_batch_size * training_args.gradient_accumulation_steps * gpus
     if training_args.max_steps > 0:
         return training_args.max_steps, batch
-    if getattr(training_args, "packing", False) and lengths and lengths.limit:
-        rows = math.ceil(lengths.tokens / lengths.limit)
-    if stage == "grpo":
-        # Prompts come in whole generation batches: what is left over at the end of an epoch is not drawn.
-        prompts = training_args.per_device_train_batch_size * gpus * training_args.steps_per_generation
-        prompts //= training_args.num_generations
-        rounds = rows // prompts * training_args.steps_per_generation * training_args.num_iterations
-        an_epoch = max(1, math.ceil(rounds / accumulated))
-    else:
-        an_epoch = max(1, math.ceil(math.ceil(rows / (per_device * gpus)) / accumulated))
+    an_epoch = _steps_an_epoch(stage, training_args, rows, lengths, gpus)
     return math.ceil(training_args.num_train_epochs * an_epoch), batch
 
 
-def memory(model_config: Any, training_args: TrainingArguments, gpus: int, adapter: bool) -> list[str]:
-    """Memory for weights, gradients and Adam's states per GPU; activations come on top.
+def _steps_an_epoch(
+    stage: str, training_args: TrainingArguments, rows: int, lengths: Lengths | None, gpus: int
+) -> int:
+    per_device, accumulated = training_args.per_device_train_batch_size, training_args.gradient_accumulation_steps
+    if stage == "grpo":
+        # Prompts come in whole generation batches: what is left over at the end of an epoch is not drawn.
+        prompts = per_device * gpus * training_args.steps_per_generation // training_args.num_generations
+        rounds = rows // max(1, prompts) * training_args.steps_per_generation * training_args.num_iterations
+        return max(1, math.ceil(rounds / accumulated))
+    if getattr(training_args, "packing", False) and lengths and lengths.limit:
+        rows = math.ceil(lengths.tokens / lengths.limit)
+    return max(1, math.ceil(math.ceil(rows / (per_device * gpus)) / accumulated))
 
-    By `accelerate estimate-memory` for one GPU that holds all, and by DeepSpeed's estimators for ZeRO. Both reckon
-    with training every weight.
+
+def _tokens(stage: str, training_args: TrainingArguments, lengths: Lengths) -> str:
+    if stage == "grpo":
+        most = training_args.max_completion_length
+        return f"tokens: {lengths.tokens:,} of prompts an epoch; an answer has at most {most:,}"
+    return f"tokens: {lengths.tokens:,} an epoch"
+
+
+def _steps(
+    stage: str, training_args: TrainingArguments, rows: int, lengths: Lengths | None, gpus: int, steps: int
+) -> str:
+    about = "about " if getattr(training_args, "packing", False) else ""
+    if training_args.max_steps > 0:
+        epochs = steps / _steps_an_epoch(stage, training_args, rows, lengths, gpus)
+        text = f"steps: {steps:,} (max_steps; {about}{_of(float(f'{epochs:.2g}'), 'epoch')})"
+    else:
+        text = f"steps: {about}{steps:,} ({_of(training_args.num_train_epochs, 'epoch')})"
+    warm = training_args.get_warmup_steps(steps)
+    return f"{text}, the first {warm:,} to warm up" if warm else text
+
+
+def memory(
+    stage: str, model_config: Any, training_args: TrainingArguments, gpus: int, adapter: dict[str, Any] | None
+) -> list[str]:
+    """Memory for weights, gradients and Adam's two moments; activations come on top.
+
+    By `accelerate estimate-memory` where every process holds all of it, by DeepSpeed's estimators where ZeRO splits
+    it.
+
+    Args:
+        stage: ``sft``, ``dpo`` or ``grpo``.
+        model_config: of the model.
+        training_args: the trainer's options.
+        gpus: how many processes train together.
+        adapter: as in ``training.json``; with one, only it has gradients and moments.
     """
+    import torch
     from accelerate import init_empty_weights
     from accelerate.commands.estimate import estimate_training_usage
     from accelerate.utils import calculate_maximum_sizes
@@ -98,44 +134,83 @@ def memory(model_config: Any, training_args: TrainingArguments, gpus: int, adapt
     with init_empty_weights():
         model = AutoModelForCausalLM.from_config(model_config)
     model.tie_weights()
+    dtype = getattr(torch, str((training_args.model_init_kwargs or {}).get("dtype")), None)
+    if not isinstance(dtype, torch.dtype):  # "auto": as the weights are stored
+        dtype = getattr(model_config, "dtype", None) or torch.float32
+    size, _ = calculate_maximum_sizes(model.to(dtype))
     parameters = sum(weight.numel() for weight in model.parameters())
-    layer = max(sum(weight.numel() for weight in part.parameters(recurse=False)) for part in model.modules())
-    size, _ = calculate_maximum_sizes(model.float())
-    mixed = "bfloat16" if training_args.bf16 else "float16" if training_args.fp16 else "float32"
-    usage = max(estimate_training_usage(size, mixed).values())
-    lines = [
-        f"memory a GPU for {parameters:,} parameters, without activations:",
-        f"  all on each GPU (accelerate's estimate, {mixed}): {usage / GIB:.1f} GiB",
-        *_sharded(parameters, layer, gpus),
-    ]
+    where = f"each of {gpus} GPUs" if gpus > 1 else "one GPU (or CPU process)"
+    lines = [f"memory of {where} for {parameters:,} parameters, activations not counted:"]
     if adapter:
-        lines.append(
-            f"  with an adapter most of that falls away: the frozen base alone has {2 * parameters / GIB:.1f} GiB in "
-            "16 bits"
-        )
+        lines += _with_adapter(model, size, str(dtype).removeprefix("torch."), adapter, gpus)
+    else:
+        # Mixed precision leaves weights, gradients and moments as they were loaded, so that they take what accelerate
+        # says for that type. What it says for bfloat16 itself is its largest single part and not the sum.
+        usage = max(estimate_training_usage(size, "float32").values())
+        lines += _table([("every GPU holds all" if gpus > 1 else "no ZeRO", usage, None), *_sharded(model, gpus)])
+        if stage == "dpo" and not training_args.precompute_ref_log_probs:
+            lines.append(
+                f"  the reference model on top of that: {size / GIB:,.1f} GiB, and none with precompute_ref_log_probs"
+            )
+    if stage == "grpo" and training_args.use_vllm and training_args.vllm_mode == "colocate":
+        lines.append(f"  vLLM on top of that: {training_args.vllm_gpu_memory_utilization:.0%} of the GPU")
     return lines
 
 
-def _sharded(parameters: int, layer: int, gpus: int) -> list[str]:
+def _with_adapter(model: nn.Module, size: int, dtype: str, adapter: dict[str, Any], gpus: int) -> list[str]:
+    lines = [f"  the frozen weights in {dtype}: {size / GIB:,.1f} GiB"]
+    if gpus > 1:
+        lines[0] += f", and {size / gpus / GIB:,.1f} GiB with ZeRO-3"
+    if "r" in adapter:
+        ends = [part.in_features + part.out_features for part in model.modules() if hasattr(part, "in_features")]
+        most = 16 * adapter["r"] * sum(ends)  # bytes: weights, gradients and two moments in 32 bits
+        lines.append(f"  the adapter of r {adapter['r']} on all linear layers: {most / GIB:,.1f} GiB, on fewer less")
+    return lines
+
+
+def _sharded(model: nn.Module, gpus: int) -> list[tuple[str, int, int]]:
+    """What DeepSpeed estimates: a name, bytes of each GPU, bytes of each node."""
     try:
-        from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
-        from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+        with _quiet():
+            from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as zero3
+            from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as zero2
     except ImportError:
-        return ["  ZeRO-2 and ZeRO-3: pip install 'excot[deepspeed]' for DeepSpeed's estimates"]
-    per_node = min(gpus, 8)
-    where = {"num_gpus_per_node": per_node, "num_nodes": max(1, gpus // per_node)}
+        return []
+    parameters = sum(weight.numel() for weight in model.parameters())
+    layer = max(sum(weight.numel() for weight in part.parameters(recurse=False)) for part in model.modules())
+    per_node = max(count for count in range(1, 9) if gpus % count == 0)
+    where = {"num_gpus_per_node": per_node, "num_nodes": gpus // per_node}
     found = {
-        "ZeRO-2": estimate_zero2_model_states_mem_needs(parameters, cpu_offload=False, **where),
-        "ZeRO-2, optimizer offloaded": estimate_zero2_model_states_mem_needs(parameters, cpu_offload=True, **where),
-        "ZeRO-3": estimate_zero3_model_states_mem_needs(
-            parameters, layer, cpu_offload=False, cpu_offload_params=False, **where
-        ),
-        "ZeRO-3, all offloaded": estimate_zero3_model_states_mem_needs(
-            parameters, layer, cpu_offload=True, cpu_offload_params=True, **where
-        ),
+        "ZeRO-2": zero2(parameters, cpu_offload=False, **where),
+        "ZeRO-2, optimizer offloaded": zero2(parameters, cpu_offload=True, **where),
+        "ZeRO-3": zero3(parameters, layer, cpu_offload=False, cpu_offload_params=False, **where),
+        "ZeRO-3, optimizer offloaded": zero3(parameters, layer, cpu_offload=True, cpu_offload_params=False, **where),
+        "ZeRO-3, all offloaded": zero3(parameters, layer, cpu_offload=True, cpu_offload_params=True, **where),
     }
-    return [
-        f"  {name} on {gpus} (DeepSpeed's estimate): {sizes[1] / GIB:.1f} GiB, and {sizes[0] / GIB:.1f} GiB of the "
-        "node's memory"
-        for name, sizes in found.items()
+    # On one GPU there is nothing to split; what is left is to offload.
+    return [(name, sizes[1], sizes[0]) for name, sizes in found.items() if gpus > 1 or "offloaded" in name]
+
+
+def _table(rows: list[tuple[str, int, int | None]]) -> list[str]:
+    width = max(len(name) for name, _, _ in rows)
+    lines = [
+        f"  {name:<{width}}  {gpu / GIB:8,.1f} GiB"
+        + (f", and {node / GIB:8,.1f} GiB of a node's memory" if node is not None else "")
+        for name, gpu, node in rows
     ]
+    return lines if len(rows) > 1 else [*lines, "  with ZeRO: pip install 'excot[deepspeed]' for its estimates"]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """DeepSpeed warns while it is imported that there is no GPU, which a plan does not need."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _of(count: float, noun: str) -> str:
+    return f"{count:g} {noun}" if count == 1 else f"{count:g} {noun}s"

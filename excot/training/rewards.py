@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import ExcotError
-from ..execution import Databases, available_cores
+from ..execution import Databases
 from ..rewards import ExecutionReward, format_reward
 from .arguments import GrpoArguments
 from .data import Data
@@ -45,8 +45,6 @@ def open_rewards(script_args: GrpoArguments, data: Data) -> Iterator[list[Callab
 
 
 def _execution_reward(script_args: GrpoArguments, data: Data) -> ExecutionReward:
-    # The processes of one machine share its cores.
-    share = max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return ExecutionReward(
         Databases(data.sources[0].databases(script_args.databases, "databases")),
         right=script_args.reward_right,
@@ -54,7 +52,7 @@ def _execution_reward(script_args: GrpoArguments, data: Data) -> ExecutionReward
         wrong=script_args.reward_wrong,
         rule=script_args.reward_rule,
         timeout=script_args.reward_timeout,
-        processes=script_args.reward_processes or share,
+        processes=script_args.reward_processes,
     )
 
 

@@ -82,7 +82,8 @@ def prepare(
     train, held_out, lengths = data.train, data.held_out, None
     if tokenizer is not None:
         limit = _limit(stage, training_args, config)
-        settings = (tokenizer, stage, limit, script_args.allow_drops, training_args.dataset_num_proc)
+        processes = getattr(training_args, "dataset_num_proc", None)
+        settings = (tokenizer, stage, limit, script_args.allow_drops, processes)
         train, lengths = drop_overlong(train, *settings)
         if held_out is not None:
             held_out, _ = drop_overlong(held_out, *settings)
@@ -128,12 +129,13 @@ def fit(trainer: Trainer, session: Session) -> None:
         trainer.model._keys_to_ignore_on_save |= set(tied)
     trainer.model.config.prompt_id = session.data.prompt_id
     started = time.monotonic()
-    result = trainer.train(resume_from_checkpoint=output.checkpoint)
+    trainer.train(resume_from_checkpoint=output.checkpoint)
     output.save_final(
         trainer,
         session.data.prompt,
         steps=trainer.state.global_step,
-        train_loss=result.training_loss,
+        # The trainer's own mean would be that of the steps since the last start alone.
+        train_loss=next((entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry), None),
         seconds=round(time.monotonic() - started, 1),
         exec_acc=_accuracy(trainer, session),
     )
