@@ -20,6 +20,7 @@ GRPO = {
     "prompt": "direct",
     "max_length": None,
     "learning_rate": 1e-4,
+    "per_device_train_batch_size": 4,
     "num_generations": 4,
     "max_completion_length": 12,
 }
@@ -97,7 +98,7 @@ def test_one_process(stage, alone, world):
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_two_processes_with_half_the_batch_each_learn_the_same(stage, launcher, alone, world, tmp_path):
     out = tmp_path / "model"
-    options = {**settings_of(stage), "per_device_train_batch_size": 2}
+    options = {**settings_of(stage), "per_device_train_batch_size": 1}
     done = launch(stage, world.recipe(output_dir=out, **options), launcher_of(launcher, tmp_path))
     assert done.code == 0, done.err
     assert record(out)["world_size"] == 2  # accelerate alone would start one on a CPU, and say nothing

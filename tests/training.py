@@ -31,7 +31,7 @@ CPU = {
     "activation_checkpointing": False,
     "learning_rate": 1e-3,
     "max_length": 1536,
-    "per_device_train_batch_size": 4,
+    "per_device_train_batch_size": 2,
     "max_steps": 3,
     "logging_steps": 1,
     "report_to": "none",
@@ -92,14 +92,14 @@ def train(stage: str, options: Iterable[str]) -> Finished:
 
 def launch(stage: str, options: Iterable[str], launcher: Sequence[str] = ()) -> Finished:
     """Run a recipe's script by its path, under a launcher or alone, and wait for it."""
-    command = [sys.executable, *(launcher or ()), str(ROOT / "recipes" / f"{stage}.py"), *options]
+    command = [sys.executable, *launcher, str(ROOT / "recipes" / f"{stage}.py"), *options]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, cwd=ROOT, timeout=280)
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
-def start(stage: str, options: Iterable[str], **settings: Any) -> subprocess.Popen[str]:
+def start(stage: str, options: Iterable[str], launcher: Sequence[str] = (), **settings: Any) -> subprocess.Popen[str]:
     """Start a recipe's script, to be killed."""
-    command = [sys.executable, str(ROOT / "recipes" / f"{stage}.py"), *options]
+    command = [sys.executable, *launcher, str(ROOT / "recipes" / f"{stage}.py"), *options]
     return subprocess.Popen(
         command,
         env=environment(),
