@@ -118,6 +118,7 @@ def starting_model(
     """
     name = model_args.model_name_or_path
     base = adapter_base(name)
+    _check_weights(Path(base or name).expanduser())
     if base is None:
         return name
     from peft import PeftModel, get_peft_model_state_dict
@@ -138,6 +139,24 @@ def starting_model(
         raise _unfitting(name, base, f"{len(unlike)} weights without a counterpart, {min(unlike)} among them")
     model_args.use_peft = False  # it has its adapter: another one on top is not what was asked for
     return model
+
+
+def _check_weights(folder: Path) -> None:
+    """See that a model's folder has weights whose files are what they claim to be; the Hub sees to its own."""
+    from safetensors import SafetensorError, safe_open
+
+    if not folder.is_dir():
+        return
+    files = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    if not files:
+        raise ExcotError(f"{folder} has no weights", "give a folder with model.safetensors beside config.json")
+    for file in files:
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, "pt"):
+                    pass
+        except (SafetensorError, OSError) as error:
+            raise ExcotError(f"cannot read the weights {file} ({first_line(error)})", "restore the file") from error
 
 
 def _unfitting(name: str, base: str, why: str) -> ExcotError:

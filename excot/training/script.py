@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # A secret on a command line would end in `training_args.bin` beside the model, which is pushed.
 _SECRETS = ("hub_token", "push_to_hub_token")
 
+# How libraries that write by themselves put it; the last one is torch's, of a file that ends before what was written.
+_DISK_FULL = ("No space left", "File too large", "PytorchStreamWriter failed", "unexpected pos")
+
 
 def run(
     stage: str, make_parser: Callable[[], TrlParser], main: Callable[..., None], argv: list[str] | None = None
@@ -65,7 +68,7 @@ def is_disk_full(error: BaseException | None) -> bool:
         words = str(error)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True
-        if any(sign in words for sign in ("No space left", "File too large", "PytorchStreamWriter failed")):
+        if any(sign in words for sign in _DISK_FULL):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -53,10 +53,10 @@ def check_settings(stage: str, argv: list[str]) -> dict[str, Any]:
     path = _config_path(argv)
     values = read_yaml(path) if path else {}
     flags = _flags(argv)
-    for name in values:
-        _known(name, {*options, "env"}, path or "")
-    for name in flags:
-        _known(name, {*options, *(f"no_{name}" for name in options), "config", "help", "h"}, f"recipe {stage}")
+    for name in values.keys() - {"env"}:
+        _known(name, options, path or "")
+    for name in flags.keys() - {"config", "help", "h"}:
+        _known(name.removeprefix("no_") if name not in options else name, options, f"recipe {stage}")
     if {"help", "h"} & flags.keys():
         return values
     for name, value in values.items():
@@ -177,7 +177,7 @@ def _flags(argv: list[str]) -> dict[str, str | None]:
     return found
 
 
-def _known(name: str, options: set[str], source: str) -> None:
+def _known(name: str, options: dict[str, Kinds], source: str) -> None:
     if name not in options:
         near = difflib.get_close_matches(name, options, n=1)
         remedy = f"did you mean {near[0]!r}?" if near else "see --help for what there is"

@@ -118,7 +118,7 @@ class Source:
 def first_line(error: BaseException) -> str:
     """The first line of a library's message, cut to a length that a terminal can show."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+    return lines[0][:300].rstrip(". ")
 
 
 def _commit(name: str, revision: str | None) -> str | None:
