@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported; no test asks the real Hub
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
