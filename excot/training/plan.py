@@ -147,7 +147,7 @@ def memory(
         # Mixed precision leaves weights, gradients and moments as they were loaded, so that they take what accelerate
         # says for that type. What it says for bfloat16 itself is its largest single part and not the sum.
         usage = max(estimate_training_usage(size, "float32").values())
-        lines += _table([("every GPU holds all" if gpus > 1 else "no ZeRO", usage, None), *_sharded(model, gpus)])
+        lines += _table([("every GPU holds all" if gpus > 1 else "without ZeRO", usage, None), *_sharded(model, gpus)])
         if stage == "dpo" and not training_args.precompute_ref_log_probs:
             lines.append(
                 f"  the reference model on top of that: {size / GIB:,.1f} GiB, and none with precompute_ref_log_probs"
@@ -162,8 +162,11 @@ def _with_adapter(model: nn.Module, size: int, dtype: str, adapter: dict[str, An
     if gpus > 1:
         lines[0] += f", and {size / gpus / GIB:,.1f} GiB with ZeRO-3"
     if "r" in adapter:
-        ends = [part.in_features + part.out_features for part in model.modules() if hasattr(part, "in_features")]
-        most = 16 * adapter["r"] * sum(ends)  # bytes: weights, gradients and two moments in 32 bits
+        layers = [part for part in model.modules() if hasattr(part, "in_features")]
+        ends = sum(
+            part.in_features + part.out_features for part in layers if part is not model.get_output_embeddings()
+        )
+        most = 16 * adapter["r"] * ends  # bytes: weights, gradients and two moments in 32 bits
         lines.append(f"  the adapter of r {adapter['r']} on all linear layers: {most / GIB:,.1f} GiB, on fewer less")
     return lines
 
@@ -182,7 +185,6 @@ def _sharded(model: nn.Module, gpus: int) -> list[tuple[str, int, int]]:
     where = {"num_gpus_per_node": per_node, "num_nodes": gpus // per_node}
     found = {
         "ZeRO-2": zero2(parameters, cpu_offload=False, **where),
-        "ZeRO-2, optimizer offloaded": zero2(parameters, cpu_offload=True, **where),
         "ZeRO-3": zero3(parameters, layer, cpu_offload=False, cpu_offload_params=False, **where),
         "ZeRO-3, optimizer offloaded": zero3(parameters, layer, cpu_offload=True, cpu_offload_params=False, **where),
         "ZeRO-3, all offloaded": zero3(parameters, layer, cpu_offload=True, cpu_offload_params=True, **where),

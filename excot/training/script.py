@@ -51,15 +51,25 @@ def run(
     except ExcotError as error:
         return _fail(error)
     except Exception as error:
-        if not is_disk_full(error):
+        explained = _explained(error)
+        if explained is None:
             raise
-        return _fail(
-            ExcotError(
-                f"the disk is full ({first_line(error)})",
-                "make room, then start the same command again: it goes on from the last complete checkpoint",
-            )
-        )
+        return _fail(explained)
     return 0
+
+
+def _explained(error: Exception) -> ExcotError | None:
+    """What users can mend among the errors of the libraries; ``None`` for all others, whose traceback is wanted."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if is_disk_full(error):
+        return ExcotError(
+            f"the disk is full ({first_line(error)})",
+            "make room, then start the same command again: it goes on from the last complete checkpoint",
+        )
+    if isinstance(error, HfHubHTTPError):
+        return ExcotError(f"the Hub refused ({error})", "check the repository's name, and the permissions of HF_TOKEN")
+    return None
 
 
 def is_disk_full(error: BaseException | None) -> bool:

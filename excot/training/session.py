@@ -15,6 +15,7 @@ from .lengths import drop_overlong
 from .model import adapter_base, load_config, load_tokenizer, set_model_options, starting_model
 from .output import Output, record_of
 from .plan import plan
+from .source import first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -217,11 +218,17 @@ def _push(trainer: Trainer, folder: Path) -> str:
 
     api = HfApi()
     # Made by the trainer at its start, so that a missing permission shows before training and not after it.
-    api.upload_folder(
-        repo_id=trainer.hub_model_id,
-        folder_path=folder,
-        revision=trainer.args.hub_revision,
-        commit_message=f"Trained for {trainer.state.global_step} steps",
-        ignore_patterns=["checkpoint-*", ".*", "runs/*", "*.new"],
-    )
+    try:
+        api.upload_folder(
+            repo_id=trainer.hub_model_id,
+            folder_path=folder,
+            revision=trainer.args.hub_revision,
+            commit_message=f"Trained for {trainer.state.global_step} steps",
+            ignore_patterns=["checkpoint-*", ".*", "runs/*", "*.new"],
+        )
+    except Exception as error:  # of the network or of the Hub: the model itself is whole
+        raise ExcotError(
+            f"the model is in {folder}, but could not be pushed ({first_line(error)})",
+            f"push it with: hf upload {trainer.hub_model_id} {folder} --exclude 'checkpoint-*'",
+        ) from error
     return f"{api.endpoint}/{trainer.hub_model_id}"
