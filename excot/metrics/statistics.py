@@ -25,4 +25,5 @@ def wilson_interval(right: int, total: int, z: float = Z95) -> tuple[float, floa
     weight = z * z / total
     centre = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / total + weight / (4 * total))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At 0 and at 1 the ends meet, up to rounding.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))

@@ -85,7 +85,7 @@ def load_data(stage: str, script_args: RecipeArguments, dataset_args: DatasetMix
             "config": config,
             "revision": source.revision,
             "commit": source.commit,
-            "fingerprint": source.fingerprint(config),
+            "fingerprint": source.fingerprint(config) or (train._fingerprint if source.folder else None),
         }
         for source, config in zip(sources, configs, strict=True)
     ]

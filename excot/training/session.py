@@ -71,7 +71,9 @@ def prepare(
 
     set_model_options(training_args, model_args)
     _check_accuracy_options(script_args, training_args)
-    data = load_data(stage, script_args, dataset_args, evaluates=training_args.eval_strategy != "no")
+    state = PartialState()
+    with state.local_main_process_first():  # the others find what it has read in the cache
+        data = load_data(stage, script_args, dataset_args, evaluates=training_args.eval_strategy != "no")
     config = tokenizer = unreachable = None
     try:
         config = load_config(model_args, training_args.trust_remote_code)
@@ -85,15 +87,16 @@ def prepare(
         limit = _limit(stage, training_args, config)
         processes = getattr(training_args, "dataset_num_proc", None)
         settings = (tokenizer, stage, limit, script_args.allow_drops, processes)
-        train, lengths = drop_overlong(train, *settings)
-        if held_out is not None:
-            held_out, _ = drop_overlong(held_out, *settings)
+        with state.local_main_process_first():
+            train, lengths = drop_overlong(train, *settings)
+            if held_out is not None:
+                held_out, _ = drop_overlong(held_out, *settings)
     record = record_of(stage, _origin(model_args, config), data, len(train), training_args)
     record["lengths"] = str(lengths)
 
     if script_args.plan:
         gpus = training_args.world_size if training_args.world_size > 1 else script_args.plan_gpus
-        if PartialState().is_main_process:
+        if state.is_main_process:
             if unreachable:
                 log.warning("%s", unreachable)
             print(plan(stage, training_args, record, lengths, len(held_out or ()), config, gpus), flush=True)
@@ -111,9 +114,10 @@ def prepare(
     log.info("%s", lengths)
     if output.checkpoint:
         log.info("going on from %s", output.checkpoint)
-    with PartialState().main_process_first():
-        if PartialState().is_main_process:
-            output.begin()
+    state.wait_for_everyone()  # until all have looked at the folder as it was
+    if state.is_main_process:
+        output.begin()
+    state.wait_for_everyone()
     return Session(model, train, held_out, data, questions, output, script_args)
 
 
