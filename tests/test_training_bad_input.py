@@ -35,7 +35,7 @@ def refused(world: World, tmp_path: Path):
 @pytest.fixture
 def model(world: World, tmp_path: Path) -> Path:
     """A copy of the world's model, to be spoiled."""
-    return Path(shutil.copytree(world.model, tmp_path / "spoiled"))
+    return Path(shutil.copytree(world.nano, tmp_path / "spoiled"))
 
 
 def spoil(path: Path, **changes: Any) -> None:
@@ -79,7 +79,12 @@ def test_rows_that_are_too_long(refused, world, tmp_path):
     assert "every row is over 20 tokens" in refused(max_length=20)
     error = refused(max_length=500)
     assert "rows (" in error and "are over 500 tokens" in error and "drop them with --allow_drops" in error
-    done = train("sft", world.recipe(output_dir=tmp_path / "out", max_length=500, allow_drops=True, max_steps=1))
+    done = train(
+        "sft",
+        world.recipe(
+            output_dir=tmp_path / "out", model_name_or_path=world.nano, max_length=500, allow_drops=True, max_steps=1
+        ),
+    )
     assert done.code == 0 and "over the limit of 500 dropped" in done.err
     long = {"dataset_config": "questions", "max_length": None, "max_completion_length": 2040, "num_generations": 2}
     assert "every row is over 8 tokens" in refused("grpo", **long)

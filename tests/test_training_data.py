@@ -73,7 +73,7 @@ def test_a_mixture_is_trained_on_as_one_and_each_part_is_named(world: World, tmp
     parts = [{"path": world.run, "name": "sft"}, {"path": world.run, "name": "sft"}]
     recipe.write_text(yaml.safe_dump({"datasets": parts}))
     out = tmp_path / "model"
-    words = world.recipe(dataset_name=None, output_dir=out, max_steps=1)
+    words = world.recipe(model_name_or_path=world.nano, dataset_name=None, output_dir=out, max_steps=1)
     done = train("sft", [*words, "--config", str(recipe)])
     assert done.code == 0, done.err
     record = json.loads((out / "training.json").read_text())

@@ -33,7 +33,7 @@ def hub(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_data_of_a_tag_and_the_prompt_beside_it_are_found_and_named_on_the_card(hub, world, tmp_path):
     out = tmp_path / "model"
     options = {"dataset_name": "team/shop", "dataset_revision": "v1", "max_steps": 1, "output_dir": out}
-    done = train("sft", world.recipe(**options))
+    done = train("sft", world.recipe(model_name_or_path=world.nano, **options))
     assert done.code == 0, done.err
     record = json.loads((out / "training.json").read_text())
     (data,) = record["data"]
@@ -78,7 +78,7 @@ def test_the_finished_model_is_pushed_private_and_without_its_checkpoints(hub, w
     out = tmp_path / "model"
     shutil.copytree(world.run, tmp_path / "data")
     options = {"dataset_name": tmp_path / "data", "save_steps": 1, "push_to_hub": True, "hub_model_id": "team/tiny"}
-    done = train("sft", world.recipe(output_dir=out, **options))
+    done = train("sft", world.recipe(model_name_or_path=world.nano, output_dir=out, **options))
     assert done.code == 0, done.err
     assert f"pushed to {hub.url}/team/tiny" in done.out
     repo = hub.repos["model", "team/tiny"]
@@ -106,7 +106,12 @@ def test_a_push_that_is_not_allowed_fails_before_training(hub, world, tmp_path):
 def test_a_push_that_breaks_off_leaves_the_model_and_says_how_to_push_it(hub, world, tmp_path):
     out = tmp_path / "model"
     hub.fail_next("/commit/", status=403)
-    done = train("sft", world.recipe(output_dir=out, push_to_hub=True, hub_model_id="team/tiny", max_steps=1))
+    done = train(
+        "sft",
+        world.recipe(
+            model_name_or_path=world.nano, output_dir=out, push_to_hub=True, hub_model_id="team/tiny", max_steps=1
+        ),
+    )
     assert done.code == 1 and "Traceback" not in done.err
     assert f"excot: the model is in {out}, but could not be pushed (403 Forbidden" in done.err
     assert f"push it with: hf upload team/tiny {out} --exclude 'checkpoint-*'" in done.err

@@ -83,11 +83,16 @@ def test_a_killed_run_started_again_ends_with_the_weights_of_an_undisturbed_one(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def nano(world: World, **options: Any) -> list[str]:
+    """A recipe for the smallest model: what it learns is not looked at."""
+    return world.recipe(model_name_or_path=world.nano, **options)
+
+
 @pytest.fixture
 def begun(world: World, tmp_path: Path) -> Path:
     """A run that was stopped after its second step, as far as its folder tells."""
     out = tmp_path / "model"
-    assert train("sft", world.recipe(output_dir=out, max_steps=2, save_steps=2)).code == 0
+    assert train("sft", nano(world, output_dir=out, max_steps=2, save_steps=2)).code == 0
     record = json.loads((out / "training.json").read_text())
     (out / "training.json").write_text(json.dumps({**record, "finished": False}))
     (out / "model.safetensors").unlink()
@@ -100,7 +105,10 @@ def test_a_run_begun_with_other_settings_is_not_gone_on_with(begun, world):
         ({"per_device_train_batch_size": 1}, "global_batch=2 (now 1)"),
         ({"test_split_size": 0.5}, "rows="),
     ):
-        error = train("sft", world.recipe(output_dir=begun, save_steps=2, **{"max_steps": 2, **change})).err
+        error = train(
+            "sft",
+            nano(world, output_dir=begun, save_steps=2, **{"max_steps": 2, **change}),
+        ).err
         assert f"excot: {begun} holds a run begun with {named}" in error
         assert "--overwrite to train anew, or another --output_dir" in error
     assert (begun / "checkpoint-2").is_dir()
@@ -108,13 +116,13 @@ def test_a_run_begun_with_other_settings_is_not_gone_on_with(begun, world):
 
 def test_the_same_global_batch_by_other_means_goes_on(begun, world):
     options = {"max_steps": 2, "save_steps": 2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
-    done = train("sft", world.recipe(output_dir=begun, **options))
+    done = train("sft", nano(world, output_dir=begun, **options))
     assert done.code == 0, done.err
     assert f"going on from {begun}/checkpoint-2" in done.err
 
 
 def test_a_finished_model_is_trained_over_only_when_told(begun, world):
-    recipe = world.recipe(output_dir=begun, max_steps=2, save_steps=2)
+    recipe = nano(world, output_dir=begun, max_steps=2, save_steps=2)
     assert train("sft", recipe).code == 0
     before = (begun / "model.safetensors").read_bytes()
     (begun / "README.md").write_text((begun / "README.md").read_text() + "\nMy own words.\n")
@@ -124,7 +132,7 @@ def test_a_finished_model_is_trained_over_only_when_told(begun, world):
     assert f"excot: {begun} already holds a finished model: --overwrite to train anew" in refused.err
     assert (begun / "model.safetensors").read_bytes() == before
 
-    other = train("sft", world.recipe(output_dir=begun, max_steps=1, overwrite=True))
+    other = train("sft", nano(world, output_dir=begun, max_steps=1, overwrite=True))
     assert other.code == 0, other.err
     assert (begun / "model.safetensors").read_bytes() != before
     assert [path.name for path in begun.glob("checkpoint-*")] == ["checkpoint-1"]
@@ -133,7 +141,7 @@ def test_a_finished_model_is_trained_over_only_when_told(begun, world):
 
 def test_a_folder_with_a_model_of_somebody_else_is_left_alone(world, tmp_path):
     shutil.copytree(world.model, tmp_path / "model")
-    done = train("sft", world.recipe(output_dir=tmp_path / "model"))
+    done = train("sft", nano(world, output_dir=tmp_path / "model"))
     assert done.code == 1
     assert "holds a model that is not this recipe's: --overwrite to train anew" in done.err
     assert not (tmp_path / "model" / "training.json").exists()

@@ -64,7 +64,7 @@ def test_train_says_in_one_line_what_it_cannot_do(tmp_path):
 @pytest.mark.slow
 def test_train_hands_over_to_accelerate_and_gives_its_exit_code(world: World, tmp_path):
     program = "import sys; from excot.cli import main; sys.exit(main(sys.argv[1:]))"
-    options = world.recipe(output_dir=tmp_path / "model", max_steps=1)
+    options = world.recipe(output_dir=tmp_path / "model", model_name_or_path=world.nano, max_steps=1)
     config = tmp_path / "cpu.yaml"
     config.write_text('compute_environment: LOCAL_MACHINE\ndistributed_type: "NO"\nuse_cpu: true\n')
     for words, code in ((options, 0), (options, 1)):
@@ -82,6 +82,7 @@ def test_the_planned_steps_are_the_steps_that_are_taken(stage, shape, world: Wor
     options = {
         "num_train_epochs": 2,
         "max_steps": -1,
+        "model_name_or_path": world.nano,
         "per_device_train_batch_size": batch,
         "gradient_accumulation_steps": accumulated,
         "test_split_size": 0.93,  # few rows are left to train on

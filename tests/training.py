@@ -42,11 +42,15 @@ CPU = {
 
 @dataclass(frozen=True)
 class World:
-    """Something to train on: a run folder with every dataset, and a random Llama with a tokenizer for it."""
+    """Something to train on: a run folder with every dataset, and a random Llama with a tokenizer for it.
+
+    ``nano`` is a model of one narrow layer, for tests in which nothing depends on what is learned.
+    """
 
     folder: Path
     run: str
     model: str
+    nano: str
 
     def recipe(self, **options: Any) -> list[str]:
         """The words of a recipe for this world on a CPU; an option that is ``None`` is left out."""
@@ -76,7 +80,10 @@ def make_world(folder: Path, *, prompt: str = "direct", model: dict[str, Any] | 
     each = data.get("max_per_question", 1)
     make_sft(SftConfig(choose="all", max_per_question=each, out=out))
     make_pairs(PairsConfig(max_per_question=each, out=out))
-    return World(folder, out, make_llama(folder / "model", texts_of(Run(out)), **(model or {})))
+    texts = list(texts_of(Run(out)))
+    narrow = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    nano = make_llama(folder / "nano", texts, **narrow)
+    return World(folder, out, make_llama(folder / "model", texts, **(model or {})), nano)
 
 
 def train(stage: str, options: Iterable[str]) -> Finished:
