@@ -90,6 +90,13 @@ def test_rows_that_are_too_long(refused, world, tmp_path):
     assert "every row is over 8 tokens" in refused("grpo", **long)
 
 
+def test_too_few_questions_for_one_batch_of_grpo(refused):
+    options = {"dataset_config": "questions", "max_length": None, "num_generations": 2, "max_completion_length": 8}
+    assert "8 questions do not fill one generation batch of 16: nothing would be trained" in refused(
+        "grpo", **options, gradient_accumulation_steps=16, test_split_size=0.93
+    )
+
+
 def test_rows_longer_than_the_models_context_are_too_long_whatever_max_length_says(refused, model, world):
     spoil(model / "config.json", max_position_embeddings=300)
     assert "every row is over 300 tokens" in refused(model_name_or_path=str(model), max_length=4096)

@@ -119,3 +119,21 @@ def test_grpo_on_two_processes(launcher, world, tmp_path):
     assert record(out)["world_size"] == 2
     assert_whole(out)
     assert "rewards/execution_reward/mean" in done.out
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_reference_computed_beforehand_is_that_of_the_model_as_it_is_now(world, tmp_path):
+    """TRL's cache of it takes one model whose weights ZeRO-3 has split for any other."""
+    model = Path(shutil.copytree(world.nano, tmp_path / "model"))
+    out = tmp_path / "out"
+    for _ in ("as it was", "retrained"):
+        options = {"model_name_or_path": model, "max_steps": 1, "precompute_ref_log_probs": True, "overwrite": True}
+        recipe = world.recipe(output_dir=out, **{**options, "per_device_train_batch_size": 1})
+        done = launch("dpo", recipe, accelerate(tmp_path, "zero3"))
+        assert done.code == 0, done.err
+        assert losses(out) == [pytest.approx(0.6931, abs=1e-4)]  # log 2: it is its own reference
+        weights = load(model)
+        for weight in weights.parameters():
+            weight.data.mul_(1.5)
+        weights.save_pretrained(model)

@@ -70,9 +70,9 @@ def training_steps(
     Packed rows are reckoned as full to ``max_length``.
     """
     batch = training_args.per_device_train_batch_size * training_args.gradient_accumulation_steps * gpus
-    if training_args.max_steps > 0:
-        return training_args.max_steps, batch
     an_epoch = _steps_an_epoch(stage, training_args, rows, lengths, gpus)
+    if training_args.max_steps > 0 and an_epoch:
+        return training_args.max_steps, batch
     return math.ceil(training_args.num_train_epochs * an_epoch), batch
 
 
@@ -84,7 +84,7 @@ def _steps_an_epoch(
         # Prompts come in whole generation batches: what is left over at the end of an epoch is not drawn.
         prompts = per_device * gpus * training_args.steps_per_generation // training_args.num_generations
         rounds = rows // max(1, prompts) * training_args.steps_per_generation * training_args.num_iterations
-        return max(1, math.ceil(rounds / accumulated))
+        return math.ceil(rounds / accumulated)
     if getattr(training_args, "packing", False) and lengths and lengths.limit:
         rows = math.ceil(lengths.tokens / lengths.limit)
     return max(1, math.ceil(math.ceil(rows / (per_device * gpus)) / accumulated))
@@ -100,6 +100,8 @@ def _tokens(stage: str, training_args: TrainingArguments, lengths: Lengths) -> s
 def _steps(
     stage: str, training_args: TrainingArguments, rows: int, lengths: Lengths | None, gpus: int, steps: int
 ) -> str:
+    if steps == 0:
+        return f"steps: none, as {_of(rows, 'question')} do not fill one generation batch"
     about = "about " if getattr(training_args, "packing", False) else ""
     if training_args.max_steps > 0:
         epochs = steps / _steps_an_epoch(stage, training_args, rows, lengths, gpus)

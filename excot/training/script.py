@@ -39,8 +39,11 @@ def run(
     # All processes meet the same errors; one of them says so. (A worker's own, such as a full disk, it says itself.)
     talk_on_stderr(logging.INFO if _is_first() else logging.CRITICAL)
     try:
-        _refuse_secrets(argv, check_settings(stage, argv))
-        args = _parse(make_parser(), argv)
+        values = check_settings(stage, argv)
+        _refuse_secrets(argv, values)
+        plans = bool(values.get("plan")) or any(word.split("=")[0] == "--plan" for word in argv)
+        # A plan for eight GPUs is made on a laptop, too.
+        args = _parse(make_parser(), [*argv, "--use_cpu", "true"] if plans else argv)
     except ExcotError as error:
         return _fail(error, code=2)
     try:
@@ -91,8 +94,6 @@ def _parse(parser: TrlParser, argv: list[str]) -> tuple[Any, ...]:
     parser.error = refuse  # argparse would print the usage of two hundred options first
     # Private unless told, and nothing is published, nor copied to where the final model belongs, before the end.
     parser.set_defaults(hub_private_repo=True, hub_strategy="end")
-    if any(word.split("=")[0] == "--plan" for word in argv):
-        argv = [*argv, "--use_cpu", "true"]  # a plan for eight GPUs is made on a laptop, too
     try:
         args = parser.parse_args_and_config(argv)
     except (ValueError, ImportError) as error:  # what the dataclasses find wrong when they are made

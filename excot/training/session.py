@@ -74,14 +74,7 @@ def prepare(
     state = PartialState()
     with state.local_main_process_first():  # the others find what it has read in the cache
         data = load_data(stage, script_args, dataset_args, evaluates=training_args.eval_strategy != "no")
-    config = tokenizer = unreachable = None
-    try:
-        config = load_config(model_args, training_args.trust_remote_code)
-        tokenizer = load_tokenizer(model_args, training_args)
-    except ExcotError as error:
-        if not script_args.plan or Path(model_args.model_name_or_path).is_dir():
-            raise
-        unreachable = error
+    config, tokenizer = _open_model(script_args, training_args, model_args)
     train, held_out, lengths = data.train, data.held_out, None
     if tokenizer is not None:
         limit = _limit(stage, training_args, config)
@@ -91,17 +84,19 @@ def prepare(
             train, lengths = drop_overlong(train, *settings)
             if held_out is not None:
                 held_out, _ = drop_overlong(held_out, *settings)
+    if getattr(training_args, "precompute_ref_log_probs", False):
+        train, held_out = (_bound_to_weights(rows, model_args, config) for rows in (train, held_out))
     record = record_of(stage, _origin(model_args, config), data, len(train), training_args)
     record["lengths"] = str(lengths)
 
     if script_args.plan:
         gpus = training_args.world_size if training_args.world_size > 1 else script_args.plan_gpus
         if state.is_main_process:
-            if unreachable:
-                log.warning("%s", unreachable)
             print(plan(stage, training_args, record, lengths, len(held_out or ()), config, gpus), flush=True)
         return None
 
+    if stage == "grpo":
+        _check_generation_batch(len(train), training_args)
     output = Output.look(
         training_args.output_dir, record, script_args.overwrite, _checkpoint(training_args.resume_from_checkpoint)
     )
@@ -151,6 +146,27 @@ def fit(trainer: Trainer, session: Session) -> None:
     trainer.end()
 
 
+def _open_model(script_args: RecipeArguments, training_args: Any, model_args: ModelConfig) -> tuple[Any, Any]:
+    """The model's configuration and tokenizer; neither where ``--plan`` cannot reach the Hub."""
+    try:
+        config = load_config(model_args, training_args.trust_remote_code)
+        return config, load_tokenizer(model_args, training_args)
+    except ExcotError as error:
+        if not script_args.plan or Path(model_args.model_name_or_path).is_dir():
+            raise
+        log.warning("%s", error)
+        return None, None
+
+
+def _check_generation_batch(questions: int, training_args: GRPOConfig) -> None:
+    needed = training_args.generation_batch_size // training_args.num_generations
+    if questions < needed:
+        raise ExcotError(
+            f"{questions} questions do not fill one generation batch of {needed}: nothing would be trained",
+            "lower gradient_accumulation_steps or steps_per_generation",
+        )
+
+
 def _check_accuracy_options(script_args: RecipeArguments, training_args: Any) -> None:
     if script_args.ex_dataset and training_args.eval_strategy == "no":
         raise ExcotError(
@@ -167,9 +183,29 @@ def _limit(stage: str, training_args: Any, config: Any) -> int | None:
     """The most tokens of a row (of a prompt, for GRPO): what the trainer would cut, or the model cannot take."""
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if stage == "grpo":
-        return context and context - training_args.max_completion_length
+        windows = [context, training_args.vllm_max_model_length if training_args.use_vllm else None]
+        window = min((length for length in windows if length), default=None)
+        return window and window - training_args.max_completion_length
     limits = [limit for limit in (training_args.max_length, context) if limit]
     return min(limits, default=None)
+
+
+def _bound_to_weights(rows: Dataset | None, model_args: ModelConfig, config: Any) -> Dataset | None:
+    """The same rows under a fingerprint that changes with the model's weights.
+
+    TRL keeps the reference's log-probabilities in a cache that knows rows by their fingerprint and the model by its
+    ``state_dict``, which is empty where ZeRO-3 splits it: after retraining, the old ones would be found.
+    """
+    if rows is None:
+        return None
+    from datasets.fingerprint import Hasher
+
+    folder = Path(model_args.model_name_or_path).expanduser()
+    files = [
+        (file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.glob("*.safetensors"))
+    ]
+    rows._fingerprint = Hasher.hash((rows._fingerprint, files or getattr(config, "_commit_hash", None)))
+    return rows
 
 
 def _origin(model_args: ModelConfig, config: Any) -> dict[str, Any]:
