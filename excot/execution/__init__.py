@@ -11,6 +11,7 @@ from .database import (
     describe,
     file_hash,
 )
+from .measure import Measured, Measures
 from .pool import available_cores, verify_all
 from .sandbox import Execution, Limits, Sandbox
 from .verify import GoldOutcome, Outcome, Task, Verdict, Verifier
@@ -25,6 +26,8 @@ __all__ = [
     "GoldRows",
     "Limits",
     "Matches",
+    "Measured",
+    "Measures",
     "MissingDatabase",
     "Outcome",
     "Sandbox",

@@ -44,6 +44,11 @@ class GoldRows:
         return set(self.rows)
 
     @cached_property
+    def in_order(self) -> tuple[Row, ...]:
+        """The different rows, each at its first place."""
+        return tuple(dict.fromkeys(self.rows))
+
+    @cached_property
     def counts(self) -> Counter[Row]:
         return Counter(self.rows)
 

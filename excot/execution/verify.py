@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .compare import GoldRows, Matches, Row, compare
+from .measure import Measured, Measures, Reading, fingerprint, row_size, seconds_by_turns, soft_f1, time_ratio
 from .sandbox import Execution, Limits, Sandbox, TooLarge
 from .sqltext import mentions_order_by, orders_its_result, statement_key, without_distinct
 
@@ -16,6 +18,9 @@ Status = Literal["ok", "error", "timeout", "too_large", "refused"]
 GoldStatus = Literal["ok", "empty", "error", "timeout", "too_large"]
 GOLD = -1
 """The place of the gold among a task's statements."""
+
+TIMING_BUDGET = 2.0
+"""How long a candidate and its gold are timed in all, in time limits of one statement."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Outcome:
         error: SQLite's message, or what else stopped it; ``None`` where the status is ``ok``.
         seconds: wall time of its execution, or ``None`` where it was not executed.
         rows: rows that were read: all of them, or as many as it took to see that nothing can match.
+        measured: what the task asked to measure; ``None`` where it asked for nothing or the status is not ``ok``.
     """
 
     status: Status
@@ -35,6 +41,7 @@ class Outcome:
     error: str | None = None
     seconds: float | None = None
     rows: int | None = None
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ class Task:
         gold: the gold statement.
         candidates: the candidates' statements.
         limits: what each statement may use.
+        measures: what to find out about the candidates' results beyond whether they match.
     """
 
     id: str
@@ -64,6 +72,7 @@ class Task:
     gold: str
     candidates: tuple[str, ...]
     limits: Limits = field(default_factory=Limits)
+    measures: Measures = Measures()
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,7 @@ class _Gold:
         self._sql = statement_key(task.gold)
         self._suite_sql = without_distinct(self._sql)
         self._sandboxes = sandboxes
-        self._limits = task.limits
+        self._limits, self._measures = task.limits, task.measures
         self._on_statement = on_statement
         self._ordered = orders_its_result(self._sql)
         self._suite_ordered = mentions_order_by(self._sql)
@@ -170,22 +179,29 @@ class _Gold:
         if sql == self._sql:
             return self._judge_itself()
         self._on_statement(place)
-        execution = self._sandboxes[0].run(sql, self._read)
-        if execution.value is None:
+        reading = Reading(self._read, self._limits, to_the_end=self._measures.need_all_rows)
+        execution = self._sandboxes[0].run(sql, reading)
+        if reading.found is None:
             return Outcome(execution.status, error=execution.error, seconds=execution.seconds)
-        matches, rows = execution.value
+        matches, rows = reading.found
         suite_sql = without_distinct(sql)
         one_execution_tells = suite_sql == sql and self._suite_sql == self._sql and len(self._sandboxes) == 1
         if self._rows is not None and not one_execution_tells:
             matches = matches._replace(test_suite=self._suite_matches(place, suite_sql))
-        return Outcome("ok", matches, seconds=execution.seconds, rows=rows)
+        measured = None
+        if self._measures != Measures():
+            self._on_statement(place)  # the statement is over: what follows does not count as its time
+            measured = self._measure(place, sql, matches, reading.rows, execution.seconds)
+        return Outcome("ok", matches, None, execution.seconds, rows, measured)
 
     def _judge_itself(self) -> Outcome:
         """A candidate that is the gold, to the letter: its outcome is the gold's."""
         gold = self.outcome
         if gold.rows is None:
             return Outcome(gold.status, error=gold.error, seconds=gold.seconds)
-        return Outcome("ok", Matches(True, True, True, None not in self._suite_rows), None, gold.seconds, gold.rows)
+        matches = Matches(True, True, True, None not in self._suite_rows)
+        measured = None if self._measures == Measures() else self._measure_itself()
+        return Outcome("ok", matches, None, gold.seconds, gold.rows, measured)
 
     def _suite_matches(self, place: int, sql: str) -> bool:
         for sandbox, gold in zip(self._sandboxes, self._suite_rows, strict=True):
@@ -205,6 +221,47 @@ class _Gold:
     def _compare(self, gold: GoldRows, rows: Iterator[Row]) -> tuple[Matches, int]:
         return compare(gold, rows, ordered=self._ordered, suite_ordered=self._suite_ordered)
 
+    def _measure(self, place: int, sql: str, matches: Matches, rows: list[Row] | None, seconds: float) -> Measured:
+        """Measure a candidate that ran; ``rows`` are its different rows, if they are known, ``seconds`` its time."""
+        measured = {}
+        try:
+            if self._measures.fingerprint and rows is not None:
+                measured["fingerprint"] = self._fingerprint if matches.set else fingerprint(rows)
+                self._on_statement(place)
+            if self._measures.soft_f1 and rows is not None and self._rows is not None:
+                measured["soft_f1"] = soft_f1(self._rows.in_order, rows)
+        except MemoryError:
+            pass  # the verdict stands
+        if self._measures.repetitions and matches.set:
+            measured |= self._compare_times(place, sql, seconds)
+        return Measured(**measured)
+
+    def _measure_itself(self) -> Measured:
+        """A candidate that is the gold, to the letter: as fast as the gold, whatever a clock would say."""
+        measures = self._measures
+        return Measured(
+            fingerprint=self._fingerprint if measures.fingerprint else None,
+            soft_f1=1.0 if measures.soft_f1 else None,
+            time_ratio=1.0 if measures.repetitions else None,
+        )
+
+    def _compare_times(self, place: int, sql: str, seconds: float) -> dict[str, Any]:
+        def execute(statement: str) -> float | None:
+            self._on_statement(place)
+            execution = self._sandboxes[0].run(statement, lambda rows: deque(rows, maxlen=0))
+            return execution.seconds if execution.status == "ok" else None
+
+        budget = TIMING_BUDGET * self._limits.seconds
+        golds, own = seconds_by_turns(execute, self._sql, sql, self._measures.repetitions, budget)
+        repetitions = len(own)
+        if not repetitions:  # too slow just now: what the verification took is all there is
+            golds, own = [self.outcome.seconds], [seconds]
+        return {"time_ratio": time_ratio(golds, own), "repetitions": repetitions}
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self._rows.in_order)
+
 
 def _keep(rows: Iterator[Row], limits: Limits) -> list[Row]:
     """All rows of a gold result, as long as they stay within the limits."""
@@ -212,7 +269,7 @@ def _keep(rows: Iterator[Row], limits: Limits) -> list[Row]:
     size = 0
     for row in rows:
         kept.append(row)
-        size += 64 + sum(64 + len(value) if isinstance(value, (str, bytes)) else 32 for value in row)
+        size += row_size(row)
         if len(kept) > limits.rows or size > limits.result_bytes:
             raise TooLarge(f"the result is over {limits.rows:,} rows or {limits.result_bytes:,} bytes")
     return kept

@@ -1,0 +1,1 @@
+"""Scores: from answers to numbers that say how sure they are."""
