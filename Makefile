@@ -35,5 +35,5 @@ clean:
 # torch by its exact version first: a range would bring CUDA's packages along.
 .venv/dev: .venv/base
 	$(PIP) torch==2.13.0
-	$(PIP) --editable '.[train,deepspeed,dev]'
+	$(PIP) --editable '.[train,deepspeed,metric,app,dev]'
 	touch $@
