@@ -29,7 +29,10 @@ VERBS = {
     "verify": Verb(config.VerifyConfig, "builders.verified", "verify"),
     "sft": Verb(config.SftConfig, "builders.sft", "make_sft"),
     "pairs": Verb(config.PairsConfig, "builders.pairs", "make_pairs"),
+    "score": Verb(config.ScoreConfig, "metrics.score", "score_run"),
+    "compare": Verb(config.CompareConfig, "metrics.comparison", "compare_runs"),
     "doctor": Verb(config.DoctorConfig, "doctor", "doctor"),
+    "metric": Verb(config.MetricConfig, "metrics.publish", "publish"),
     "demo": Verb(config.DemoConfig, "demo", "demo"),
 }
 
@@ -90,7 +93,8 @@ def _add_options(parser: argparse.ArgumentParser, options: type) -> None:
         settings: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
         if f.metadata["positional"]:
             # Without `choices`: argparse would hold the absent default against them. The config checks the value.
-            parser.add_argument(name, nargs="?", metavar="{" + ",".join(choices) + "}", **settings)
+            metavar = "{" + ",".join(choices) + "}" if choices else name.upper()
+            parser.add_argument(name, nargs="?", metavar=metavar, **settings)
         elif type_ is bool:
             parser.add_argument(config.flag(name), dest=name, action="store_true", **settings)
         else:

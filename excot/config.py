@@ -190,6 +190,77 @@ class PairsConfig(StageConfig):
 
 
 @dataclass(kw_only=True)
+class ScoreConfig(LongStageConfig):
+    """Score a file of predictions, a model, or the run's own generations, by executing every answer."""
+
+    predictions: str | None = option(
+        None, "a file of answers: BIRD's JSON, Spider's one SQL a line, or JSONL", affects_output=False
+    )
+    format: Literal["bird", "lines", "jsonl"] | None = option(
+        None, "what the file of predictions is, where its content does not tell"
+    )
+    missing: Literal["refuse", "wrong", "skip"] = option(
+        "refuse", "questions without a prediction: refuse the file, count them as wrong, or leave them out"
+    )
+    name: str | None = option(None, "the scored system's name (default: the file's stem, or the model)")
+    rule: RuleName | None = option(
+        None, "the comparator that decides (default: test_suite for Spider's questions, set for all others)"
+    )
+    extras: list[Literal["soft_f1", "ves", "r_ves"]] | None = option(
+        None, "what else to measure: BIRD's soft F1 (set), VES and R-VES (speed)"
+    )
+    repetitions: int = option(100, "how often ves and r_ves time each statement")
+    timeout: float = option(30.0, "seconds that one statement may take")
+    databases: str | None = option(
+        None, "the databases folder, if not where the questions found it", affects_output=False
+    )
+    processes: int | None = option(None, "worker processes; one for each core by default", affects_output=False)
+    model_card: str | None = option(
+        None, "a model's folder, into whose README.md the results are written as metadata", affects_output=False
+    )
+    model: str | None = option(None, "answer the questions with this model first (name, Azure deployment, or folder)")
+    backend: Literal["openai", "azure", "transformers"] = option(
+        "openai", "where the model is: an OpenAI-compatible endpoint, Azure OpenAI, or a local folder"
+    )
+    n: int = option(1, "answers per question; with several, set --temperature too")
+    temperature: float = option(0.0, "softmax temperature; 0 is greedy")
+    top_p: float = option(1.0, "nucleus size")
+    max_tokens: int = option(4096, "new tokens of one answer at most")
+    seed: int = option(0, "from which every question's own seed is derived")
+    prompt: str | None = option(
+        None, "a prompt style or template (default: the one that the model was trained with, if excot trained it)"
+    )
+    base_url: str | None = option(None, "openai: the endpoint, such as http://localhost:8000/v1", affects_output=False)
+    concurrency: int = option(16, "questions in flight at once", affects_output=False)
+    batch_size: int = option(16, "transformers: sequences generated together", affects_output=False)
+    device: str = option("auto", "transformers: cpu, cuda, cuda:1, mps", affects_output=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, repetitions=1, timeout=0.001, processes=1)
+        at_least(self, n=1, temperature=0, top_p=0, max_tokens=1, concurrency=1, batch_size=1)
+        at_most(self, top_p=1)
+        if self.predictions and self.model:
+            raise ExcotError("--predictions and --model are two sources of answers", "give one of them")
+        if self.predictions is None and (self.format or self.missing != "refuse"):
+            raise ExcotError("--format and --missing are for --predictions FILE", "give the file too")
+        if self.name is not None and not self.name.isprintable():
+            raise ExcotError(f"--name is {self.name!r}", "it takes a name on one line")
+
+
+@dataclass(kw_only=True)
+class CompareConfig:
+    """Compare two scored systems on the same questions: is the gain more than noise?"""
+
+    baseline: str = option(help="a run folder with one scored system, or FOLDER:SYSTEM", positional=True)
+    system: str = option(help="the other one, whose gain over the baseline is asked for", positional=True)
+    out: str | None = option(None, "a JSONL file to write every question to on which they differ")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(kw_only=True)
 class DoctorConfig:
     """Check versions, data, databases and the endpoint, and say what is missing."""
 
@@ -203,6 +274,29 @@ class DoctorConfig:
         check(self)
         if (self.data is None) != (self.benchmark is None):
             raise ExcotError("BENCHMARK and --data go together", "such as: excot doctor spider --data spider/")
+
+
+@dataclass(kw_only=True)
+class MetricConfig:
+    """Let `evaluate` find the metric excot/exec_acc: in any folder of this machine, or as a Space of the Hub."""
+
+    action: Literal["install", "push"] = option(
+        help="install: into evaluate's cache on this machine; push: to the Space ORG/exec_acc", positional=True
+    )
+    org: str | None = option(None, "push: the organisation or user that the Space belongs to", positional=True)
+    public: bool = option(False, "push: a new Space is for everybody to see; private otherwise")
+    package: str | None = option(None, "push: from where the Space installs excot, as pip takes it, if not from PyPI")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.action == "push" and self.org is None:
+            raise ExcotError("push does not know where to", "such as: excot metric push my-org")
+        if self.action == "install" and (self.org or self.public or self.package):
+            raise ExcotError("ORG, --public and --package are for push", "give none of them: excot metric install")
+        if self.org is not None and "/" in self.org:
+            raise ExcotError(
+                f"ORG is {self.org!r}", f"give the name alone; the Space is {self.org.split('/')[0]}/exec_acc"
+            )
 
 
 @dataclass(kw_only=True)

@@ -27,9 +27,10 @@ from .journal import Journal, begun_to_replace, differences
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STAGES = ("questions", "generations", "verified", "sft", "pairs")
+STAGES = ("questions", "generations", "verified", "sft", "pairs", "details", "scores")
 JOURNALED = ("generations", "verified")
 VERBS = {"questions": "questions", "generations": "generate", "verified": "verify", "sft": "sft", "pairs": "pairs"}
+VERBS |= {"details": "score", "scores": "score"}
 OnExisting = Literal["refuse", "resume", "overwrite"]
 
 _ROWS_AT_ONCE = 200  # rows in memory while a dataset is written: a row of generations can hold 100 kB of text

@@ -69,8 +69,8 @@ def test_dashes_and_underscores_are_the_same_in_yaml(tmp_path):
 def test_every_option_has_a_flag_with_an_explanation_and_its_default(verb, f, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     help_text = excot(verb, "--help").out
-    shown = f.name if f.metadata["positional"] else flag(public_name(f))
-    assert re.search(rf"^ +{re.escape(shown) if not f.metadata['positional'] else '{'}", help_text, re.MULTILINE)
+    shown = rf"({{|{f.name.upper()}\b)" if f.metadata["positional"] else re.escape(flag(public_name(f)))
+    assert re.search(rf"^ +{shown}", help_text, re.MULTILINE)
     assert len(f.metadata["help"]) > 10 and f.metadata["help"] in help_text
     if isinstance(f.default, (str, int, float)) and f.default is not False:
         assert f"(default: {f.default})" in help_text

@@ -40,6 +40,19 @@ _GENERATION = [
     ("sampling", pa.string()),
 ]
 
+_EXTRAS = [("soft_f1", pa.float64()), ("ves", pa.float64()), ("r_ves", pa.float64())]
+_SAMPLE = [
+    ("sql", pa.string()),
+    ("status", pa.string()),
+    ("matches", MATCHES),
+    ("error", pa.string()),
+    ("seconds", pa.float64()),
+    ("rows", pa.int64()),
+    *_EXTRAS,
+    ("time_ratio", pa.float64()),
+    ("repetitions", pa.int64()),
+]
+
 QUESTIONS = pa.schema(_QUESTION)
 GENERATIONS = pa.schema([*_QUESTION, ("candidates", pa.list_(pa.struct(_CANDIDATE))), *_GENERATION])
 VERIFIED = pa.schema([*_QUESTION, ("gold", _GOLD), ("candidates", pa.list_(pa.struct(_JUDGED))), *_GENERATION])
@@ -64,5 +77,21 @@ PAIRS = pa.schema(
         ("rejected_status", pa.string()),
         ("distance", pa.int64()),
         ("strategy", pa.string()),
+    ]
+)
+DETAILS = pa.schema(
+    [
+        ("system", pa.string()),
+        ("rule", pa.string()),
+        ("id", pa.string()),
+        ("db_id", pa.string()),
+        ("question", pa.string()),
+        ("difficulty", pa.string()),
+        ("gold_sql", pa.string()),
+        ("gold", _GOLD),
+        ("samples", pa.list_(pa.struct(_SAMPLE))),
+        ("right", pa.float64()),
+        ("vote", pa.int64()),
+        *_EXTRAS,
     ]
 )

@@ -22,7 +22,7 @@ def read_json(path: Path) -> list[Any]:
         ExcotError: it cannot be read, is malformed (with line and column), or holds something else.
     """
     try:
-        value = json.loads(_read_text(path))
+        value = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ExcotError(
             f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})", "unpack the file again"
@@ -30,6 +30,20 @@ def read_json(path: Path) -> list[Any]:
     if not isinstance(value, list):
         raise ExcotError(f"{path} holds a {type(value).__name__}, not a list", "is it the right file?")
     return value
+
+
+def read_text(path: Path) -> str:
+    """A file's text, without the byte order mark that some editors put before it.
+
+    Raises:
+        ExcotError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ExcotError(f"{path} is not UTF-8 (byte {error.start})", "convert it to UTF-8") from None
+    except OSError as error:
+        raise ExcotError(f"cannot read {path} ({error.strerror})", "check the path and its permissions") from None
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -84,18 +98,9 @@ def named(names: list[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ExcotError(f"{path} is not UTF-8 (byte {error.start})", "convert it to UTF-8") from None
-    except OSError as error:
-        raise ExcotError(f"cannot read {path} ({error.strerror})", "check the path and its permissions") from None
-
-
 def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
     # Not splitlines(): it would also cut at the line separators that may stand, unescaped, in a JSON string.
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 yield f"{path}, line {number}", json.loads(line)
@@ -105,7 +110,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _read_csv(path: Path) -> Iterator[tuple[str, Any]]:
     # Not splitlines() here either: a line separator within a cell would end the row.
-    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     try:
         for row in reader:
             yield f"{path}, line {reader.line_num}", row

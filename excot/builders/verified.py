@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -47,7 +47,8 @@ def verify(config: VerifyConfig) -> str:
     run = Run(config.out)
     made = run.entry("generations")
     total = made["rows"] if config.limit is None else min(config.limit, made["rows"])
-    files = _find(run, config, total)
+    db_ids = [row["db_id"] for row in islice(run.read("generations", ["db_id"]), total)]
+    files = find_files(run, config.databases, db_ids)
     if config.dry_run:
         return (
             f"would execute the SQL of {made['candidates']:,} answers to {total:,} questions "
@@ -73,26 +74,35 @@ def verify(config: VerifyConfig) -> str:
 
 
 @dataclass(frozen=True)
-class _Files:
+class Files:
     """The database files of a run's questions by ``db_id``; ``without`` counts the questions that have none."""
 
+    databases: Databases
     paths: dict[str, tuple[Path, ...]]
     hashes: dict[str, dict[str, str]]
     without: Counter[str]
 
 
-def _find(run: Run, config: VerifyConfig, total: int) -> _Files:
-    """Find every database, and see that it is the one that the questions were made from."""
-    folder = config.databases or run.local.get("databases")
+def find_files(run: Run, folder: str | None, db_ids: Sequence[str]) -> Files:
+    """Find every database, and see that it is the one that the questions were made from.
+
+    Args:
+        run: where the questions are.
+        folder: where the databases are; ``None`` for where the questions found them.
+        db_ids: the database of each question.
+
+    Raises:
+        ExcotError: there is no such folder, none of the databases is in it, or one has changed.
+    """
+    folder = folder or run.local.get("databases")
     if folder is None:
         raise ExcotError(f"where the databases of {run.folder} are is not known", "give their folder to --databases")
     if not Path(folder).is_dir():
         raise DatabaseError(f"no such databases folder: {folder}", "give their folder to --databases")
     databases = Databases(folder)
     made_from = run.entry("questions")["databases"]
-    files = _Files({}, {}, Counter())
-    for row in islice(run.read("generations", ["db_id"]), total):
-        db_id = row["db_id"]
+    files = Files(databases, {}, {}, Counter())
+    for db_id in db_ids:
         if db_id not in files.paths:
             try:
                 files.paths[db_id] = databases.paths(db_id)
@@ -108,13 +118,13 @@ def _find(run: Run, config: VerifyConfig, total: int) -> _Files:
             files.without[db_id] += 1
     if files.without:
         log.warning("%d questions have no database file: %s", files.without.total(), named(sorted(files.without)))
-    if files.without.total() == total:
+    if files.without.total() == len(db_ids):
         raise DatabaseError(f"none of the databases is in {folder}", "give their folder to --databases")
     return files
 
 
 def _judge_all(
-    rows: Iterable[dict[str, Any]], files: _Files, journal: Journal, config: VerifyConfig, total: int
+    rows: Iterable[dict[str, Any]], files: Files, journal: Journal, config: VerifyConfig, total: int
 ) -> None:
     """Bring every question's verdict into the journal."""
     limits = Limits(seconds=config.timeout)

@@ -13,7 +13,7 @@ BEGIN, END = "<!-- excot:begin -->", "<!-- excot:end -->"
 """Only what stands between these markers is written anew; a user's own words around it stay."""
 
 # The most finished dataset is what `load_dataset(folder)` without a config name should give.
-_DEFAULT_FIRST = ("pairs", "sft", "verified", "generations", "questions")
+_DEFAULT_FIRST = ("pairs", "sft", "verified", "details", "generations", "questions")
 
 
 def write_card(folder: Path, manifest: dict[str, Any]) -> None:
