@@ -19,11 +19,16 @@ _HOMES = {
     "verify": "builders.verified",
     "make_sft": "builders.sft",
     "make_pairs": "builders.pairs",
+    "score": "metrics.scoring",
+    "score_run": "metrics.score",
+    "compare_runs": "metrics.comparison",
     "QuestionsConfig": "config",
     "GenerateConfig": "config",
     "VerifyConfig": "config",
     "SftConfig": "config",
     "PairsConfig": "config",
+    "ScoreConfig": "config",
+    "CompareConfig": "config",
     "ExcotError": "errors",
     "Run": "run",
     "extract_sql": "prompts",
@@ -46,9 +51,20 @@ if TYPE_CHECKING:
     from .builders.sft import make_sft
     from .builders.spider import Spider
     from .builders.verified import verify
-    from .config import GenerateConfig, PairsConfig, QuestionsConfig, SftConfig, VerifyConfig
+    from .config import (
+        CompareConfig,
+        GenerateConfig,
+        PairsConfig,
+        QuestionsConfig,
+        ScoreConfig,
+        SftConfig,
+        VerifyConfig,
+    )
     from .errors import ExcotError
     from .execution import Limits, Task, verify_all
+    from .metrics.comparison import compare_runs
+    from .metrics.score import score_run
+    from .metrics.scoring import score
     from .prompts import extract_sql, load_prompt
     from .rewards import ExecutionReward, format_reward
     from .run import Run

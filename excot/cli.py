@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         from .training.launch import main as train
 
         return train(argv[1:])
-    flags = vars(_parser().parse_args(argv))
+    flags = _parse(argv)
     verb, yaml_path, debug = flags.pop("verb"), flags.pop("config", None), flags.pop("debug")
     talk_on_stderr()
     try:
@@ -67,6 +67,20 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         return fail(explain(error), debug)
     return 0
+
+
+def _parse(argv: list[str]) -> dict[str, Any]:
+    """The options given. Words without a flag are taken in order wherever they stand among the flags."""
+    parser = _parser()
+    namespace, rest = parser.parse_known_args(argv)
+    found = vars(namespace)
+    # argparse gives up on optional positionals once a flag has stood between them.
+    for f in fields(VERBS[found["verb"]].options):
+        if f.metadata["positional"] and f.name not in found and rest and not rest[0].startswith("-"):
+            found[f.name] = rest.pop(0)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:

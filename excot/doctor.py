@@ -21,6 +21,8 @@ _LIBRARIES = {
     "deepspeed": ("deepspeed",),
     "vllm": ("vllm",),
     "ray": ("ray",),
+    "metric": ("evaluate",),
+    "app": ("gradio",),
     "report": ("matplotlib",),
 }
 

@@ -21,6 +21,7 @@ from command import ROOT, done, excot, python, start
 from servers import ChatServer, Reply, Request, chat, failure
 
 import excot as package
+from excot import cli
 from excot.cli import VERBS
 from excot.run import Run
 
@@ -293,3 +294,19 @@ def test_a_key_is_in_no_output_and_in_no_file(tmp_path, monkeypatch):
     for secret in (key, password, credentials[-1].removeprefix("Basic ")):
         assert all(secret not in result.out + result.err for result in said)
         assert not [path for path in written if secret.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["push", "team", "--public"], ["push", "--public", "team"], ["--public", "push", "team"]],
+    ids=" ".join,
+)
+def test_words_without_a_flag_may_stand_anywhere_among_the_flags(words):
+    assert cli._parse(["metric", *words]) == {
+        "verb": "metric",
+        "debug": False,
+        "action": "push",
+        "org": "team",
+        "public": True,
+    }
+    assert excot("metric", *words, "more").code == 2
