@@ -25,6 +25,7 @@ import excot
 from excot.errors import ExcotError
 from excot.execution import RULES, Databases, GoldOutcome, Limits, Task, Verdict, pool, verify_all
 from excot.llm.teacher import Teacher
+from excot.metrics.compute import compute
 from excot.prompts import STYLES, extract_sql, few_shots
 from excot.rewards import FATES, ExecutionReward, format_reward
 
@@ -261,6 +262,22 @@ def test_rewards_say_what_verify_all_says_by_every_rule(databases, rewards_by_ru
         for reward in rewards:
             given = reward(answers, [db_id for db_id, _ in questions], [gold for _, gold in questions])
             assert given == expected[rule], rule
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=st.lists(st.tuples(completions, st.sampled_from(GOLDS)), min_size=1, max_size=12))
+def test_an_answer_has_the_full_reward_where_the_metric_calls_it_right(databases, rewards_by_rule, batch):
+    answers, questions = [completion for completion, _ in batch], [question for _, question in batch]
+    texts = [answer if isinstance(answer, str) else answer[0]["content"] for answer in answers]
+    references = [{"db_id": db_id, "gold_sql": gold} for db_id, gold in questions]
+    for rule, (reward, *_) in rewards_by_rule.items():
+        scored = compute(texts, references, databases, rule=rule, return_details=True, timeout=0.3, processes=1)
+        given = reward(answers, [db_id for db_id, _ in questions], [gold for _, gold in questions])
+        for value, row in zip(given, scored["details"], strict=True):
+            if value is None:  # the metric scores such a question, too; there is just nothing to learn from it
+                assert row["gold"]["status"] != "ok"
+            else:
+                assert (value == 1.0) == (row["right"] == 1.0)
 
 
 def test_a_second_instance_of_the_database_counts_for_the_test_suite_rule(tmp_path):
