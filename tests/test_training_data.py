@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,15 @@ def test_grpo_leaves_out_questions_whose_gold_is_known_to_be_unusable(run, tmp_p
     data = load("grpo", dataset_name=run, dataset_config="verified")
     assert list(data.train["id"]) == usable
     assert len(load("grpo", dataset_name=run).train) == 12
+
+
+def test_grpo_leaves_out_questions_without_a_database_and_says_so(run, tmp_path, caplog):
+    shutil.rmtree(tmp_path / "data" / "database" / "zoo")
+    assert set(load("grpo", dataset_name=run).train["db_id"]) == {"shop"}
+    assert "4 questions have no database file: zoo" in caplog.text
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ExcotError, match="no question has a database in .*empty: check --databases"):
+        load("grpo", dataset_name=run, databases=str(tmp_path / "empty"))
 
 
 def test_a_mixture_is_trained_on_as_one_and_each_part_is_named(world: World, tmp_path):

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..builders.files import named
 from ..errors import ExcotError
+from ..execution import Databases, MissingDatabase
 from ..prompts import Prompt, load_prompt
-from .arguments import RecipeArguments
+from .arguments import GrpoArguments, RecipeArguments
 from .source import Source
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from trl import DatasetMixtureConfig
+
+log = logging.getLogger("excot")
 
 COLUMNS = {
     "sft": ("prompt", "completion"),
@@ -36,6 +41,7 @@ class Data:
         prompt: the prompt that the data was made with, or that GRPO's questions are rendered with; may be unknown.
         prompt_id: its id, known also where the prompt itself is not at hand.
         sources: the folders and repositories.
+        databases: for GRPO, where the questions are executed; not known for a mere plan.
     """
 
     train: Dataset
@@ -44,6 +50,7 @@ class Data:
     prompt: Prompt | None
     prompt_id: str | None
     sources: list[Source]
+    databases: Databases | None = None
 
 
 def load_data(stage: str, script_args: RecipeArguments, dataset_args: DatasetMixtureConfig, evaluates: bool) -> Data:
@@ -76,8 +83,11 @@ def load_data(stage: str, script_args: RecipeArguments, dataset_args: DatasetMix
         _check_columns(split, stage, named)
     prompt, prompt_id = _prompt(stage, script_args, sources)
     train, held_out = _held_out(rows, script_args, dataset_args, evaluates, named)
+    databases = _databases(script_args, sources) if stage == "grpo" else None
     if stage == "grpo":
-        train, held_out = (_rendered(part, prompt) if part is not None else None for part in (train, held_out))
+        train, held_out = (
+            _rendered(part, prompt, databases) if part is not None else None for part in (train, held_out)
+        )
     origin = [
         {
             "name": source.name,
@@ -89,7 +99,7 @@ def load_data(stage: str, script_args: RecipeArguments, dataset_args: DatasetMix
         }
         for source, config in zip(sources, configs, strict=True)
     ]
-    return Data(train, held_out, origin, prompt, prompt_id, sources)
+    return Data(train, held_out, origin, prompt, prompt_id, sources, databases)
 
 
 def is_held_out(key: str, share: float) -> bool:
@@ -172,13 +182,44 @@ def _held_out(
     return train, test if evaluates else None
 
 
-def _rendered(rows: Dataset, prompt: Prompt) -> Dataset:
-    """Questions as GRPO wants them. Those whose gold is known to be unusable are left out."""
+def _databases(script_args: GrpoArguments, sources: list[Source]) -> Databases | None:
+    """Where GRPO's questions are executed; ``None`` where nothing is, and nobody knows."""
+    executes = "execution_reward" in (script_args.reward_funcs or ["execution_reward"])
+    if executes and len(sources) > 1 and not script_args.databases:
+        raise ExcotError(
+            f"the questions come from {len(sources)} datasets, whose databases may be anywhere",
+            "put the databases into one folder and give it to --databases",
+        )
+    try:
+        return Databases(sources[0].databases(script_args.databases, "databases"))
+    except ExcotError:
+        if executes and not script_args.plan:
+            raise
+        return None
+
+
+def _rendered(rows: Dataset, prompt: Prompt, databases: Databases | None) -> Dataset:
+    """Questions as GRPO wants them. Those without a database or with a gold known to be unusable are left out."""
     if "gold" in rows.column_names:
         usable = [place for place, gold in enumerate(rows["gold"]) if gold["status"] == "ok"]
         rows = rows.select(usable)
+    if databases is not None:
+        absent = {db_id for db_id in set(rows["db_id"]) if not _is_there(databases, db_id)}
+        kept = [place for place, db_id in enumerate(rows["db_id"]) if db_id not in absent]
+        if not kept:
+            raise ExcotError(f"no question has a database in {databases.folder}", "check --databases")
+        if absent:
+            log.warning("%d questions have no database file: %s", len(rows) - len(kept), named(sorted(absent)))
+            rows = rows.select(kept)
     return rows.map(
         lambda row: {"prompt": prompt.messages(row["question"], row["schema"] or "", row["evidence"])},
         remove_columns=[name for name in rows.column_names if name not in ("id", "db_id", "gold_sql")],
         desc="Rendering prompts",
     )
+
+
+def _is_there(databases: Databases, db_id: str) -> bool:
+    try:
+        return bool(databases.paths(db_id))
+    except MissingDatabase:
+        return False

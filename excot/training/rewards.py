@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import ExcotError
-from ..execution import Databases
 from ..rewards import ExecutionReward, format_reward
 from .arguments import GrpoArguments
 from .data import Data
@@ -46,7 +45,7 @@ def open_rewards(script_args: GrpoArguments, data: Data) -> Iterator[list[Callab
 
 def _execution_reward(script_args: GrpoArguments, data: Data) -> ExecutionReward:
     return ExecutionReward(
-        Databases(data.sources[0].databases(script_args.databases, "databases")),
+        data.databases,
         right=script_args.reward_right,
         executes=script_args.reward_executes,
         wrong=script_args.reward_wrong,
