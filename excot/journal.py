@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -69,11 +68,6 @@ class Journal:
         """The record of a finished question."""
         self._reader.seek(self._places[id][0])
         return json.loads(self._reader.readline())["record"]
-
-    def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """All finished questions with their records."""
-        for id in self._places:
-            yield id, self.read(id)
 
     def close(self) -> None:
         self._writer.close()

@@ -39,8 +39,7 @@ Answer = str | None | tuple[str | None, str | None]
 
 def make_data(folder: Path, count: int = 12) -> Path:
     """A benchmark in `Folder`'s layout: two databases, and ``count`` questions whose golds all return rows."""
-    for name, script in (("shop", SHOP), ("zoo", ZOO)):
-        make_database(folder / "database" / name / f"{name}.sqlite", script)
+    make_databases(folder / "database")
     rows = []
     for k in range(count):
         db_id, gold = _GOLDS[k % 3]
@@ -49,10 +48,17 @@ def make_data(folder: Path, count: int = 12) -> Path:
     return folder
 
 
-def make_database(path: Path, script: str) -> None:
+def make_databases(folder: Path) -> Path:
+    for name, script in (("shop", SHOP), ("zoo", ZOO)):
+        make_database(folder / name / f"{name}.sqlite", script)
+    return folder
+
+
+def make_database(path: Path, script: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)
+    return path
 
 
 def write_questions(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:

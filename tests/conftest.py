@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,3 +30,83 @@ def world(tmp_path_factory: pytest.TempPathFactory):
     from training import make_world
 
     return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key and no address of an endpoint from outside, and no proxy before the tests' own."""
+    for name in list(os.environ):
+        if name.startswith(("OPENAI_", "AZURE_OPENAI_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses asked for between retries; none of them is really made."""
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        if seconds > 0:
+            pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr("asyncio.sleep", note)
+    monkeypatch.setattr("anyio.sleep", note)
+    return pauses
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """The stand-in for the Hub, which the clients in this process use; it must know every page they ask for."""
+    from hub import HubServer
+
+    with HubServer() as hub:
+        hub.online(monkeypatch, tmp_path / "home")
+        yield hub
+    assert hub.unknown == []
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model for the transformers backend."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from random_llama import save_model
+
+    return save_model(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def make_backend(llama_folder: Path) -> Iterator[Callable[..., Any]]:
+    """Makes transformers backends, and closes them afterwards."""
+    from random_llama import backends
+
+    with backends(llama_folder) as make:
+        yield make
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
+    """Every worker of the pool at each of its processes' starts: ``(worker, process)`` in the order of starting."""
+    from pooled import record_starts
+
+    return record_starts(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The databases of the small benchmark, without its questions."""
+    from chain import make_databases
+
+    return make_databases(tmp_path_factory.mktemp("database"))
+
+
+@pytest.fixture
+def reward(databases: Path) -> Iterator[Any]:
+    """The execution reward with little patience."""
+    from excot.rewards import ExecutionReward
+
+    with ExecutionReward(databases, timeout=0.3, processes=2) as reward:
+        yield reward

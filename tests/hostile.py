@@ -1,11 +1,14 @@
 """Statements that mean harm, each with the status it must end with; ``{folder}`` is the folder of the database.
 
-They are written for the tables that ``test_sandbox.py`` makes.
+They are written for the tables of `sandboxed`.
 """
 
 from __future__ import annotations
 
-ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
+FOREVER = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
+ENDLESS = f"{FOREVER} SELECT count(*) FROM c"
+# Many seconds inside one call of one SQLite function, during which SQLite never asks for the time.
+STUCK = "SELECT instr(replace(hex(zeroblob(2400000)), '0', 'a'), replace(hex(zeroblob(1200000)), '0', 'a') || 'b')"
 CROSS = "number p, number q, number r, number s"
 DOUBLING = ", ".join(f"c{i + 1} AS (SELECT 1 FROM c{i}, c{i})" for i in range(25))
 
@@ -124,10 +127,10 @@ HOSTILE = {
     "doubling": ("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x || x FROM c) SELECT max(x) FROM c", "too_large"),
     "distinct": ("SELECT DISTINCT hex(zeroblob(500000)) || n FROM number", "ok"),
     # time
-    "endless count": (f"{ENDLESS} SELECT count(*) FROM c", "timeout"),
-    "endless rows": (f"{ENDLESS} SELECT x FROM c", "timeout"),
-    "endless sort": (f"{ENDLESS} SELECT x FROM c ORDER BY x", "timeout"),
-    "endless filter": (f"{ENDLESS} SELECT x FROM c WHERE x < 0", "timeout"),
+    "endless count": (ENDLESS, "timeout"),
+    "endless rows": (f"{FOREVER} SELECT x FROM c", "timeout"),
+    "endless sort": (f"{FOREVER} SELECT x FROM c ORDER BY x", "timeout"),
+    "endless filter": (f"{FOREVER} SELECT x FROM c WHERE x < 0", "timeout"),
     "cross join": (f"SELECT count(*) FROM {CROSS}", "timeout"),
     "cross join of rows": (f"SELECT * FROM {CROSS}", "timeout"),
     "cross join of a window": (f"SELECT sum(p.n) OVER (ORDER BY q.n) FROM {CROSS}", "timeout"),

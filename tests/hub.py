@@ -1,4 +1,4 @@
-"""A real HTTP server for tests: a small Hugging Face Hub on 127.0.0.1, with its repos in memory.
+"""A real HTTP server for tests: a small Hugging Face Hub on 127.0.0.1, with its repos in memory (`hub_store`).
 
     with HubServer() as hub:
         hub.online(monkeypatch, tmp_path)  # this process; another one takes hub.environment(tmp_path)
@@ -22,8 +22,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -31,10 +29,9 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 import yaml
+from hub_store import Commit, File, Repo, UnknownRevision, is_lfs
 
 KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
-LFS_SUFFIXES = (".arrow", ".bin", ".gz", ".onnx", ".parquet", ".pt", ".safetensors", ".sqlite", ".zip")
-LFS_FROM_BYTES = 10 * 2**20
 WRITES = r"^(PUT|DELETE) |^POST .*/(repos/create$|commit/|branch/|tag/)"
 FOREVER = sys.maxsize
 
@@ -73,85 +70,6 @@ class Request:
     @property
     def json(self) -> Any:
         return json.loads(self.body or "{}")
-
-
-@dataclass(frozen=True)
-class File:
-    """One file at one commit."""
-
-    content: bytes
-    lfs: bool = False
-
-    @cached_property
-    def about(self) -> dict[str, Any]:
-        """Size and checksums, under all the names that the different listings have for them."""
-        size, sha256 = len(self.content), hashlib.sha256(self.content).hexdigest()
-        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
-        kept = pointer if self.lfs else self.content  # by git itself
-        blob = hashlib.sha1(b"blob %d\0" % len(kept) + kept).hexdigest()
-        lfs = {"lfs": {"oid": sha256, "sha256": sha256, "size": size, "pointerSize": len(pointer)}}
-        return {"size": size, "oid": blob, "blobId": blob} | (lfs if self.lfs else {})
-
-    @property
-    def etag(self) -> str:
-        """By this the clients tell whether they have the content already."""
-        return self.about["lfs"]["oid"] if self.lfs else self.about["oid"]
-
-
-@dataclass(frozen=True)
-class Commit:
-    """A state of all files of a repo, and how it came about."""
-
-    oid: str
-    parent: Commit | None
-    title: str
-    message: str
-    date: str
-    files: Mapping[str, File]
-
-
-class Repo:
-    """One repository. It begins with a commit of ``.gitattributes``, as on the Hub.
-
-    Attributes:
-        branches, tags, pull_requests: the commit that each of them points to; pull requests are called ``refs/pr/1``.
-        commits: all of them by their ids.
-        lfs: the large contents that were uploaded, by their checksums, whether a commit uses them or not.
-    """
-
-    def __init__(self, kind: str, repo_id: str, private: bool = False, sdk: str | None = None):
-        self.kind, self.id, self.private, self.sdk = kind, repo_id, private, sdk
-        self.path = repo_id if kind == "model" else f"{kind}s/{repo_id}"
-        self.branches: dict[str, Commit] = {}
-        self.tags: dict[str, Commit] = {}
-        self.pull_requests: dict[str, Commit] = {}
-        self.commits: dict[str, Commit] = {}
-        self.lfs: dict[str, bytes] = {}
-        attributes = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
-        self.record("main", {".gitattributes": File(attributes.encode())}, "initial commit")
-
-    def files(self, revision: str = "main") -> dict[str, bytes]:
-        """The content of every file at a branch, tag, pull request or commit."""
-        return {path: file.content for path, file in self.find(revision).files.items()}
-
-    def find(self, revision: str) -> Commit:
-        """The commit that a revision names; seven digits of a commit are enough."""
-        named = self.pull_requests | self.branches | self.tags
-        commits = [commit for oid, commit in self.commits.items() if len(revision) >= 7 and oid.startswith(revision)]
-        if revision not in named and len(commits) != 1:
-            raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return named[revision] if revision in named else commits[0]
-
-    def record(
-        self, ref: str, files: Mapping[str, File], title: str, message: str = "", parent: Commit | None = None
-    ) -> Commit:
-        """Make a commit on a branch or pull request, new or old."""
-        oid = hashlib.sha1(f"{self.kind} {self.id} {len(self.commits)} {title}".encode()).hexdigest()
-        date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        refs = self.pull_requests if ref.startswith("refs/pr/") else self.branches
-        self.commits[oid] = refs[ref] = Commit(oid, parent, title, message, date, dict(files))
-        self.lfs |= {file.etag: file.content for file in files.values() if file.lfs}
-        return refs[ref]
 
 
 @dataclass
@@ -218,7 +136,7 @@ class HubServer:
         with self._lock:
             repo = self.repos.setdefault((kind, repo_id), Repo(kind, repo_id, private, "static"))
             contents = {path: data.encode() if isinstance(data, str) else data for path, data in files.items()}
-            added = {path: File(data, _is_lfs(path, data, len(data))) for path, data in contents.items()}
+            added = {path: File(data, is_lfs(path, data, len(data))) for path, data in contents.items()}
             parent = repo.branches.get(branch, repo.branches["main"])
             return repo.record(branch, {**parent.files, **added}, "Add files", parent=parent)
 
@@ -302,6 +220,8 @@ class HubServer:
                 return failure or _Answers(self, request).find()
         except Refusal as refusal:
             return refusal.reply
+        except UnknownRevision as unknown:
+            return Refusal(404, str(unknown), "RevisionNotFound").reply
         except Exception as mistake:
             self._mistakes.append(mistake)
             return Reply({"error": f"The stand-in for the Hub failed: {mistake!r}"}, 501)
@@ -470,7 +390,7 @@ class _Answers:
         present = repo.find(revision).files
 
         def decision(file: dict[str, Any]) -> dict[str, Any]:
-            lfs = _is_lfs(file["path"], base64.b64decode(file["sample"]), file["size"])
+            lfs = is_lfs(file["path"], base64.b64decode(file["sample"]), file["size"])
             oid = present[file["path"]].etag if file["path"] in present else None
             return {"path": file["path"], "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False, "oid": oid}
 
@@ -482,7 +402,7 @@ class _Answers:
         about, opens = header["value"], self.request.query.get("create_pr") == "1"
         head = (repo.branches | repo.pull_requests).get(revision)
         if head is None:
-            raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+            raise UnknownRevision(revision)
         parent = repo.find(about["parentCommit"]) if "parentCommit" in about else head
         if parent is not head and not opens:
             raise Refusal(412, "A commit has happened since. Please refresh and try again.")
@@ -532,7 +452,7 @@ class _Answers:
 
     def delete_tag(self, repo: Repo, tag: str, _: str) -> Reply:
         if repo.tags.pop(tag, None) is None:
-            raise Refusal(404, f"Invalid rev id: {tag}", "RevisionNotFound")
+            raise UnknownRevision(tag)
         return Reply()
 
     def get_resolve(self, repo: Repo, revision: str, path: str) -> Reply:
@@ -546,10 +466,6 @@ class _Answers:
         if file.lfs:
             headers |= {"X-Linked-Etag": f'"{file.etag}"', "X-Linked-Size": str(len(file.content))}
         return _part(file.content, self.request.headers.get("range", ""), headers)
-
-
-def _is_lfs(path: str, sample: bytes, size: int) -> bool:
-    return path.endswith(LFS_SUFFIXES) or b"\0" in sample or size > LFS_FROM_BYTES
 
 
 def _card(files: Mapping[str, File]) -> str:

@@ -325,14 +325,6 @@ def test_it_is_shipped_once_and_whole():
 # On the Hub
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    with HubServer() as hub:
-        hub.online(monkeypatch, tmp_path / "home")
-        yield hub
-    assert hub.unknown == []
-
-
 def test_a_new_space_is_private_unless_told(hub):
     assert done("metric", "push", "team").startswith("excot 0.1.0 is in the private Space team/exec_acc\nnext: ")
     assert done("metric", "push", "tester", "--public").startswith(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import os
 import socket
 from collections import Counter
 from pathlib import Path
@@ -23,25 +21,7 @@ from excot.run import Run
 
 KEY = "sk-proj-Abc123_secret-Xyz789"
 
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("OPENAI_", "AZURE_OPENAI_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pauses between retries are not really made."""
-    sleep = asyncio.sleep
-
-    async def at_once(seconds: float) -> None:
-        await sleep(0)
-
-    monkeypatch.setattr("asyncio.sleep", at_once)
-    monkeypatch.setattr("anyio.sleep", at_once)
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 # -- the rows
@@ -313,12 +293,12 @@ def test_azure_is_asked_at_its_own_address_and_never_named_by_its_key(
     assert "0123456789abcdef" not in manifest
 
 
-def test_a_local_model_goes_through_the_stage_as_an_endpoint_does(tmp_path: Path, tiny_llama: str) -> None:
-    found = []
+def test_a_local_model_goes_through_the_stage_as_an_endpoint_does(tmp_path: Path, llama_folder: Path) -> None:
+    model, found = str(llama_folder), []
     for name, batch_size in (("first", 4), ("second", 7)):
         (tmp_path / name).mkdir()
         out = make_run(tmp_path / name, 5)
-        flags = ["--backend", "transformers", "--model", tiny_llama, "--device", "cpu", "--prompt", "direct"]
+        flags = ["--backend", "transformers", "--model", model, "--device", "cpu", "--prompt", "direct"]
         flags += ["--n", "3", "--max-tokens", "8", "--batch-size", str(batch_size)]
         assert cli.main(["generate", "--out", out, *flags]) == 0
         found.append(rows_of(out, "generations"))
@@ -327,12 +307,4 @@ def test_a_local_model_goes_through_the_stage_as_an_endpoint_does(tmp_path: Path
         assert len(set(answers(row))) > 1
         assert {candidate["finish_reason"] for candidate in row["candidates"]} <= {"stop", "length"}
         assert all(1 <= candidate["completion_tokens"] <= 8 for candidate in row["candidates"])
-        assert (row["model"], row["prompt_tokens"] > 20) == (tiny_llama, True)
-
-
-@pytest.fixture(scope="module")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> str:
-    pytest.importorskip("torch")
-    from test_transformers_backend import folder
-
-    return str(folder.__wrapped__(tmp_path_factory))
+        assert (row["model"], row["prompt_tokens"] > 20) == (model, True)

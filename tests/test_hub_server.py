@@ -46,14 +46,6 @@ pytestmark = [
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    with HubServer() as hub:
-        hub.online(monkeypatch, tmp_path / "home")
-        yield hub
-    assert hub.unknown == []
-
-
-@pytest.fixture
 def api(hub: HubServer) -> HfApi:
     """A client that has a dataset to write to."""
     api = HfApi()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from pathlib import Path
@@ -19,13 +18,7 @@ from excot.run import Run
 GOLDS = ("SELECT name FROM item WHERE price > {}", "SELECT count(*) FROM animal WHERE weight > {}")
 GOLDS += ("SELECT kind, price FROM item WHERE id <> {} ORDER BY price",)
 
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("OPENAI_", "AZURE_OPENAI_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 def solve(request: Request) -> Reply:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chain import SHOP, ZOO, cot, make_database
+from chain import cot
+from hostile import ENDLESS, STUCK
 
 from excot.errors import ExcotError
 from excot.execution import RULES, Databases
@@ -25,23 +26,12 @@ from excot.metrics.statistics import clustered_interval, pass_at_k, wilson_inter
 
 NAMES = "SELECT name FROM item WHERE price > 10"
 KINDS = "SELECT kind, price FROM item ORDER BY price"
-ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
-# Many seconds inside one call of one SQLite function, during which SQLite never asks for the time.
-STUCK = "SELECT instr(replace(hex(zeroblob(2400000)), '0', 'a'), replace(hex(zeroblob(1200000)), '0', 'a') || 'b')"
 RIGHT, OTHER, LATER = (
     "SELECT name FROM item WHERE price >= 20",
     "SELECT name FROM item",
     "SELECT name FROM item WHERE 1",
 )
 REFERENCE = {"gold_sql": NAMES, "db_id": "shop"}
-
-
-@pytest.fixture(scope="module")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("database")
-    for name, script in (("shop", SHOP), ("zoo", ZOO)):
-        make_database(folder / name / f"{name}.sqlite", script)
-    return folder
 
 
 @pytest.fixture

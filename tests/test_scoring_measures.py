@@ -10,9 +10,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from chain import make_database
 from hypothesis import given
 from hypothesis import strategies as st
-from test_verify import make
+from singers import SINGERS
 
 from excot.execution import Limits, Measured, Measures, Outcome, Sandbox, Task, Verifier, verify
 from excot.execution.measure import fingerprint, seconds_by_turns, soft_f1, time_ratio
@@ -197,7 +198,7 @@ def test_gold_and_candidate_are_timed_by_turns():
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory) -> Path:
-    return make(tmp_path_factory.mktemp("singers") / "singers.sqlite")
+    return make_database(tmp_path_factory.mktemp("singers") / "singers.sqlite", SINGERS)
 
 
 def outcomes(path: Path, gold: str, *candidates: str, measures=EVERYTHING, limits: Limits | None = None):

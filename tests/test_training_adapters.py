@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training import World, accelerate, launch, train
+from training import World, accelerate, launch, needs_compiler, train
 
 from excot.demo.model import make_llama
 
@@ -69,7 +69,7 @@ def test_dpo_on_an_adapter_begins_at_the_adapter_and_not_at_its_base(adapter, wo
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("c++") is None, reason="DeepSpeed builds an extension with c++")
+@needs_compiler
 @pytest.mark.parametrize("config", ["zero2", "zero3"])
 def test_lora_under_deepspeed_learns_what_one_process_learns(config, adapter, world, tmp_path):
     options = {**LORA, "per_device_train_batch_size": 1}

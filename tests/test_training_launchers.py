@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training import World, accelerate, launch, torchrun
+from training import World, accelerate, launch, needs_compiler, torchrun
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
@@ -24,7 +24,6 @@ GRPO = {
     "num_generations": 4,
     "max_completion_length": 12,
 }
-needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="DeepSpeed builds an extension with c++")
 
 
 def settings_of(stage: str) -> dict[str, Any]:

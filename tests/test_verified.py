@@ -28,6 +28,7 @@ from chain import (
     rows_of,
     write_questions,
 )
+from hostile import ENDLESS
 
 from excot import cli
 from excot.builders import verified
@@ -37,7 +38,6 @@ from excot.errors import ExcotError
 from excot.execution import Task, file_hash
 from excot.run import Run
 
-ENDLESS = "WITH RECURSIVE n(k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM n) SELECT count(*) FROM n"
 GOLD = "SELECT name FROM item WHERE price > 0"  # of question 0: all five items
 NOTHING = {"set": False, "multiset": False, "ordered": False, "test_suite": False}
 EVERYTHING = dict.fromkeys(NOTHING, True)

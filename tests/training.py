@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from command import ROOT, Finished, log_restored
 
@@ -38,6 +40,8 @@ CPU = {
     "disable_tqdm": True,
     "seed": 3,
 }
+
+needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="DeepSpeed builds an extension with c++")
 
 
 @dataclass(frozen=True)
