@@ -285,7 +285,7 @@ class MetricConfig:
     )
     org: str | None = option(None, "push: the organisation or user that the Space belongs to", positional=True)
     public: bool = option(False, "push: a new Space is for everybody to see; private otherwise")
-    package: str | None = option(None, "push: from where the Space installs excot, as pip takes it, if not from PyPI")
+    package: str | None = option(None, "push: from where the Space installs excot, as pip takes it (default: by name)")
 
     def __post_init__(self) -> None:
         check(self)

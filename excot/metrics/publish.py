@@ -60,7 +60,7 @@ def push(org: str, public: bool = False, package: str | None = None) -> str:
     Args:
         org: the organisation or user whose Space it is.
         public: whether a new Space is for everybody to see.
-        package: from where the Space installs excot, as pip takes it; from PyPI by default.
+        package: from where the Space installs excot, as pip takes it; by its name by default.
 
     Raises:
         ExcotError: the Hub cannot be reached, or refuses.
