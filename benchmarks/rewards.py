@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 from excot.prompts import extract_sql
 from excot.rewards import ExecutionReward
 
+from .plain import TIMEOUT, connect, execute
+
 STEPS, PROMPTS, COMPLETIONS = 10, 64, 16
-TIMEOUT = 5.0  # s
 
 Batch = dict[str, list[str]]
 Reward = Callable[..., list[float | None]]
@@ -71,21 +71,11 @@ def _plain_reward(databases: Path) -> Reward:
     def reward(completions: list[str], db_id: list[str], gold_sql: list[str]) -> list[float | None]:
         rewards: list[float | None] = []
         for completion, name, gold in zip(completions, db_id, gold_sql, strict=True):
-            connection = sqlite3.connect(f"file:{databases / name / name}.sqlite?mode=ro", uri=True)
-            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-            wanted, sql = _execute(connection, gold), extract_sql(completion).sql
-            rows = None if sql is None else _execute(connection, sql)
+            connection = connect(databases, name)
+            wanted, sql = execute(connection, gold), extract_sql(completion).sql
+            rows = None if sql is None else execute(connection, sql)
             connection.close()
             rewards.append((1.0 if rows == wanted else 0.0 if rows is None else 0.1) if wanted else None)
         return rewards
 
     return reward
-
-
-def _execute(connection: sqlite3.Connection, sql: str) -> set[tuple] | None:
-    deadline = time.perf_counter() + TIMEOUT
-    connection.set_progress_handler(lambda: time.perf_counter() > deadline, 1000)
-    try:
-        return set(connection.execute(sql).fetchall())
-    except (sqlite3.Error, sqlite3.Warning):
-        return None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any
 
 from excot.execution import Task, available_cores, verify_all
 
-TIMEOUT = 5.0  # s
+from .plain import connect, execute
 
 
 def run(data: Path) -> list[dict[str, Any]]:
@@ -57,20 +56,9 @@ def _plain_loop(questions: list[dict[str, Any]], databases: Path) -> dict[str, l
     """What one would write in an afternoon: one process, ``fetchall``, sets compared, the gold once per question."""
     found = {}
     for question in questions:
-        path = databases / question["db_id"] / f"{question['db_id']}.sqlite"
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-        gold = _execute(connection, question["gold_sql"])
-        rows = [_execute(connection, candidate) for candidate in question["candidates"]]
+        connection = connect(databases, question["db_id"])
+        gold = execute(connection, question["gold_sql"])
+        rows = [execute(connection, candidate) for candidate in question["candidates"]]
         found[str(question["question_id"])] = [row is not None and row == gold for row in rows]
         connection.close()
     return found
-
-
-def _execute(connection: sqlite3.Connection, sql: str) -> set[tuple] | None:
-    deadline = time.perf_counter() + TIMEOUT
-    connection.set_progress_handler(lambda: time.perf_counter() > deadline, 1000)
-    try:
-        return set(connection.execute(sql).fetchall())
-    except (sqlite3.Error, sqlite3.Warning):
-        return None

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import __version__
+from .atomic import replace_text
 from .errors import ExcotError
 from .execution import file_hash
 from .hub.card import write_card
@@ -359,8 +360,5 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    """Replace the file in one step, so that a reader sees the old content or the new, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".new")
-    scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(scratch, path)
+    replace_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

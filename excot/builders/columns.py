@@ -11,8 +11,7 @@ MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])
 MATCHES = pa.struct([(rule, pa.bool_()) for rule in ("set", "multiset", "ordered", "test_suite")])
 
 _CANDIDATE = [("text", pa.string()), ("finish_reason", pa.string()), ("completion_tokens", pa.int64())]
-_JUDGED = [
-    *_CANDIDATE,
+_VERDICT = [
     ("sql", pa.string()),
     ("status", pa.string()),
     ("matches", MATCHES),
@@ -20,6 +19,7 @@ _JUDGED = [
     ("seconds", pa.float64()),
     ("rows", pa.int64()),
 ]
+_JUDGED = [*_CANDIDATE, *_VERDICT]
 _GOLD = pa.struct([("status", pa.string()), ("rows", pa.int64()), ("seconds", pa.float64()), ("error", pa.string())])
 
 _QUESTION = [
@@ -41,17 +41,7 @@ _GENERATION = [
 ]
 
 _EXTRAS = [("soft_f1", pa.float64()), ("ves", pa.float64()), ("r_ves", pa.float64())]
-_SAMPLE = [
-    ("sql", pa.string()),
-    ("status", pa.string()),
-    ("matches", MATCHES),
-    ("error", pa.string()),
-    ("seconds", pa.float64()),
-    ("rows", pa.int64()),
-    *_EXTRAS,
-    ("time_ratio", pa.float64()),
-    ("repetitions", pa.int64()),
-]
+_SAMPLE = [*_VERDICT, *_EXTRAS, ("time_ratio", pa.float64()), ("repetitions", pa.int64())]
 
 QUESTIONS = pa.schema(_QUESTION)
 GENERATIONS = pa.schema([*_QUESTION, ("candidates", pa.list_(pa.struct(_CANDIDATE))), *_GENERATION])

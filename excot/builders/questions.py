@@ -14,7 +14,7 @@ import datasets
 
 from ..config import QuestionsConfig
 from ..errors import ExcotError
-from ..execution import Databases, MissingDatabase, Table, describe, file_hash
+from ..execution import Databases, Table, describe, file_hash
 from ..journal import digest_of
 from ..run import Run
 from .columns import QUESTIONS
@@ -118,10 +118,7 @@ class Benchmark(datasets.GeneratorBasedBuilder):
     def database_files(self, split: str, db_id: str) -> tuple[Path, ...]:
         """The files of one database; empty where it is missing."""
         databases = self.databases(split)
-        try:
-            return databases.paths(db_id) if databases else ()
-        except MissingDatabase:
-            return ()
+        return databases.find(db_id) if databases else ()
 
     def tables(self, split: str, db_id: str) -> list[Table]:
         """The tables of a database, from its file and ``tables.json``, or from one of them; empty without both.

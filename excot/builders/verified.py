@@ -18,7 +18,6 @@ from ..execution import (
     Databases,
     GoldOutcome,
     Limits,
-    MissingDatabase,
     Outcome,
     Task,
     Verdict,
@@ -104,10 +103,7 @@ def find_files(run: Run, folder: str | None, db_ids: Sequence[str]) -> Files:
     files = Files(databases, {}, {}, Counter())
     for db_id in db_ids:
         if db_id not in files.paths:
-            try:
-                files.paths[db_id] = databases.paths(db_id)
-            except MissingDatabase:
-                files.paths[db_id] = ()
+            files.paths[db_id] = databases.find(db_id)
             found = files.hashes[db_id] = {path.name: file_hash(path) for path in files.paths[db_id]}
             if found and found != made_from.get(db_id, found):
                 raise DatabaseError(

@@ -88,6 +88,13 @@ class Databases:
             f"put it at {db_id}/{db_id}.sqlite or {db_id}.sqlite in that folder",
         )
 
+    def find(self, db_id: str) -> tuple[Path, ...]:
+        """The files of one database, as `paths` gives them; empty where there is no main file."""
+        try:
+            return self.paths(db_id)
+        except MissingDatabase:
+            return ()
+
 
 def connect(path: str | Path) -> sqlite3.Connection:
     """Open a database for reading only; the file and its journals stay untouched.

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ..atomic import replace_text
 from ..errors import ExcotError
 
 BEGIN, END = "<!-- excot:begin -->", "<!-- excot:end -->"
@@ -56,9 +57,7 @@ def save_card(path: Path, front: dict[str, Any], body: str, generated: str) -> N
     before, begin, rest = body.rpartition(BEGIN)  # the last: one without its end would take a user's words with it
     _, end, after = rest.partition(END)
     body = f"{before}{generated}{after}" if begin and end else f"{body.rstrip()}\n\n{generated}\n".lstrip()
-    scratch = path.with_name("README.md.new")
-    scratch.write_text(f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n{body}", "utf-8")
-    scratch.replace(path)
+    replace_text(path, f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n{body}")
 
 
 def read_card(path: Path) -> tuple[dict[str, Any], str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..atomic import replace_text
 from ..errors import ExcotError
 from ..execution import RULES
 
@@ -33,7 +34,7 @@ def write_model_index(path: Path, benchmark: str, split: str, rows: Iterable[Map
     index = [
         entry for row in rows for entry in eval_results_to_model_index(row["system"], _results(benchmark, split, row))
     ]
-    _replace(path, yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True))
+    replace_text(path, yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True))
 
 
 def write_into_card(folder: Path, benchmark: str, split: str, row: Mapping[str, Any]) -> None:
@@ -54,7 +55,7 @@ def write_into_card(folder: Path, benchmark: str, split: str, row: Mapping[str, 
     old = [result for result in card.data.eval_results or [] if not any(map(result.is_equal_except_value, new))]
     card.data.eval_results = [*old, *new]
     card.data.model_name = card.data.model_name or folder.resolve().name
-    _replace(folder / "README.md", str(card))
+    replace_text(folder / "README.md", str(card))
 
 
 def load_model_card(folder: Path) -> ModelCard:
@@ -102,9 +103,3 @@ def _results(benchmark: str, split: str, row: Mapping[str, Any]) -> list[EvalRes
         )
         for key, name in names.items()
     ]
-
-
-def _replace(path: Path, text: str) -> None:
-    scratch = path.with_name(path.name + ".new")
-    scratch.write_bytes(text.encode("utf-8"))
-    scratch.replace(path)

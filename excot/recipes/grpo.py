@@ -24,7 +24,7 @@ from excot.training.script import run
 
 
 def main(script_args, training_args, model_args, dataset_args):
-    from trl import GRPOTrainer, get_peft_config, get_quantization_config
+    from trl import GRPOTrainer
 
     from excot.training.rewards import open_rewards
     from excot.training.session import fit, prepare
@@ -39,8 +39,8 @@ def main(script_args, training_args, model_args, dataset_args):
             args=training_args,
             train_dataset=session.train,
             eval_dataset=session.held_out,
-            quantization_config=get_quantization_config(model_args) if isinstance(session.model, str) else None,
-            peft_config=get_peft_config(model_args),
+            quantization_config=session.quantization,
+            peft_config=session.adapter,
         )
         fit(trainer, session)
 

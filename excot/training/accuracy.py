@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import GenerationConfig, TrainerCallback
 
 from ..errors import ExcotError
-from ..execution import Databases, Limits, MissingDatabase, Task, verify_all
+from ..execution import Databases, Limits, Task, verify_all
 from ..llm.transformers import end_ids
 from ..metrics.statistics import wilson_interval
 from ..prompts import Prompt, extract_sql
@@ -161,9 +161,7 @@ def held_out_questions(script_args: RecipeArguments, prompt: Prompt | None) -> t
     rows = rows.select(sorted({place * len(rows) // wanted for place in range(wanted)}))
     questions = []
     for row in rows:
-        try:
-            databases.paths(row["db_id"])
-        except MissingDatabase:
+        if not databases.find(row["db_id"]):
             continue
         messages = prompt.messages(row["question"], row["schema"] or "", row["evidence"])
         questions.append({key: row[key] for key in ("id", "db_id", "gold_sql")} | {"messages": messages})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..builders.files import named
 from ..errors import ExcotError
-from ..execution import Databases, MissingDatabase
+from ..execution import Databases
 from ..prompts import Prompt, load_prompt
 from .arguments import GrpoArguments, RecipeArguments
 from .source import Source
@@ -204,7 +204,7 @@ def _rendered(rows: Dataset, prompt: Prompt, databases: Databases | None) -> Dat
         usable = [place for place, gold in enumerate(rows["gold"]) if gold["status"] == "ok"]
         rows = rows.select(usable)
     if databases is not None:
-        absent = {db_id for db_id in set(rows["db_id"]) if not _is_there(databases, db_id)}
+        absent = {db_id for db_id in set(rows["db_id"]) if not databases.find(db_id)}
         kept = [place for place, db_id in enumerate(rows["db_id"]) if db_id not in absent]
         if not kept:
             raise ExcotError(f"no question has a database in {databases.folder}", "check --databases")
@@ -216,10 +216,3 @@ def _rendered(rows: Dataset, prompt: Prompt, databases: Databases | None) -> Dat
         remove_columns=[name for name in rows.column_names if name not in ("id", "db_id", "gold_sql")],
         desc="Rendering prompts",
     )
-
-
-def _is_there(databases: Databases, db_id: str) -> bool:
-    try:
-        return bool(databases.paths(db_id))
-    except MissingDatabase:
-        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,6 @@ from ..errors import ExcotError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-log = logging.getLogger("excot")
 
 MOST_DROPPED = 0.05
 """The share of rows that may be dropped without being asked for."""

@@ -7,7 +7,6 @@ its place and moved in when it is complete.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..atomic import replace_text
 from ..errors import ExcotError
 from ..hub.model_card import write_model_card
 from ..journal import differences
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainingArguments
 
     from ..prompts import Prompt
-
-log = logging.getLogger("excot")
 
 RECORD = "training.json"
 _SCRATCH = ".final"
@@ -148,10 +146,8 @@ class Output:
             raise ExcotError(f"cannot read {path} ({error})", "restore the file, or --overwrite") from None
 
     def _write(self) -> None:
-        scratch = self.folder / f"{RECORD}.new"
         record = {"finished": False, "overwrites": self._overwrites, **self.record}
-        scratch.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        scratch.replace(self.folder / RECORD)
+        replace_text(self.folder / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def record_of(stage: str, model: dict[str, Any], data: Any, rows: int, training_args: TrainingArguments) -> dict:

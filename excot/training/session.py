@@ -19,8 +19,8 @@ from .source import first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from peft import PeftModel
-    from transformers import Trainer
+    from peft import PeftConfig, PeftModel
+    from transformers import BitsAndBytesConfig, Trainer
     from trl import DatasetMixtureConfig, DPOConfig, GRPOConfig, ModelConfig, SFTConfig
 
     from ..execution import Databases
@@ -36,6 +36,8 @@ class Session:
         model: what to hand to the trainer as its model.
         train: the rows to train on, none of which is over the length limit.
         held_out: those to evaluate on, or ``None``.
+        quantization: how the trainer shall load the model; ``None`` where it is loaded already.
+        adapter: the adapter that the trainer shall add, or ``None``.
         data: where they come from, and their prompt.
         questions: held-out questions to answer while training, with their databases; or ``None``.
         output: the output folder.
@@ -45,6 +47,8 @@ class Session:
     model: str | PeftModel
     train: Dataset
     held_out: Dataset | None
+    quantization: BitsAndBytesConfig | None
+    adapter: PeftConfig | None
     data: Data
     questions: tuple[list[dict[str, Any]], Databases] | None
     output: Output
@@ -67,7 +71,7 @@ def prepare(
         ExcotError: whatever is wrong, in one line, before the first step.
     """
     from accelerate import PartialState
-    from trl import get_quantization_config
+    from trl import get_peft_config, get_quantization_config
 
     set_model_options(training_args, model_args)
     _check_accuracy_options(script_args, training_args)
@@ -105,7 +109,9 @@ def prepare(
         from .accuracy import held_out_questions
 
         questions = held_out_questions(script_args, data.prompt)
-    model = starting_model(model_args, training_args, get_quantization_config(model_args))
+    quantization = get_quantization_config(model_args)
+    model = starting_model(model_args, training_args, quantization)
+    quantization = quantization if isinstance(model, str) else None
     log.info("%s", lengths)
     if output.checkpoint:
         log.info("going on from %s", output.checkpoint)
@@ -113,7 +119,8 @@ def prepare(
     if state.is_main_process:
         output.begin()
     state.wait_for_everyone()
-    return Session(model, train, held_out, data, questions, output, script_args)
+    adapter = get_peft_config(model_args)  # none for a model that has one: `starting_model` has seen to that
+    return Session(model, train, held_out, quantization, adapter, data, questions, output, script_args)
 
 
 def fit(trainer: Trainer, session: Session) -> None:
