@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 from . import __version__, config
 from .errors import ExcotError
+from .options import element_type, flag, from_dict, public_name, read_yaml
 from .terminal import explain, fail, talk_on_stderr
 
 
@@ -48,8 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     verb, yaml_path, debug = flags.pop("verb"), flags.pop("config", None), flags.pop("debug")
     talk_on_stderr()
     try:
-        values = config.read_yaml(yaml_path) if yaml_path else {}
-        options = config.from_dict(VERBS[verb].options, {**values, **flags}, yaml_path or f"excot {verb}")
+        values = read_yaml(yaml_path) if yaml_path else {}
+        options = from_dict(VERBS[verb].options, {**values, **flags}, yaml_path or f"excot {verb}")
     except ExcotError as error:
         return fail(error, debug, code=2)
     try:
@@ -101,8 +102,8 @@ def _add_options(parser: argparse.ArgumentParser, options: type) -> None:
     parser.argument_default = argparse.SUPPRESS
     hints = get_type_hints(options)
     for f in fields(options):
-        type_, choices, several = config.element_type(hints[f.name])
-        name = config.public_name(f)
+        type_, choices, several = element_type(hints[f.name])
+        name = public_name(f)
         text = f.metadata["help"] + _default_text(f)
         settings: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
         if f.metadata["positional"]:
@@ -110,7 +111,7 @@ def _add_options(parser: argparse.ArgumentParser, options: type) -> None:
             metavar = "{" + ",".join(choices) + "}" if choices else name.upper()
             parser.add_argument(name, nargs="?", metavar=metavar, **settings)
         elif type_ is bool:
-            parser.add_argument(config.flag(name), dest=name, action="store_true", **settings)
+            parser.add_argument(flag(name), dest=name, action="store_true", **settings)
         else:
             if several:
                 settings["nargs"] = "+"
@@ -118,7 +119,7 @@ def _add_options(parser: argparse.ArgumentParser, options: type) -> None:
                 settings["choices"] = choices
             else:
                 settings["metavar"] = {int: "N", float: "X"}.get(type_, name.upper())
-            parser.add_argument(config.flag(name), dest=name, type=type_, **settings)
+            parser.add_argument(flag(name), dest=name, type=type_, **settings)
     parser.add_argument("--config", metavar="FILE.yaml", help="options from a file; flags win")
     parser.add_argument("--debug", action="store_true", default=False, help="show the traceback of a failure")
 

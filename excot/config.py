@@ -1,4 +1,4 @@
-"""The options of every stage: one dataclass a stage, filled from YAML, from flags, or by hand.
+"""The options of every verb: one dataclass a verb, filled from YAML, from flags, or by hand.
 
 The command line, ``--config`` files and the library all end in these classes, so each option has one name, one
 default, one explanation and one check.
@@ -6,43 +6,14 @@ default, one explanation and one check.
 
 from __future__ import annotations
 
-import difflib
 import logging
-import math
-import types
-import typing
-from dataclasses import MISSING, Field, dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from .errors import ExcotError
+from .options import at_least, at_most, check, option
 
-C = TypeVar("C")
 log = logging.getLogger("excot")
-
-
-def option(
-    default: Any = MISSING,
-    help: str = "",
-    *,
-    name: str | None = None,
-    affects_output: bool = True,
-    positional: bool = False,
-) -> Any:
-    """A dataclass field with what the command line needs to know of it.
-
-    Args:
-        default: the default value; without one the option must be given.
-        help: one line for ``--help``.
-        name: the option's name for users, where Python cannot have it (``from``).
-        affects_output: whether other output comes from another value. What does not may change between the start of a
-            stage and its going on.
-        positional: whether the command line takes it without a flag.
-    """
-    metadata = {"help": help, "name": name, "affects_output": affects_output, "positional": positional}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(kw_only=True)
@@ -53,10 +24,19 @@ class StageConfig:
     limit: int | None = option(None, "only the first so many questions (rows for sft and pairs)")
     dry_run: bool = option(False, "say what would be done, and do nothing", affects_output=False)
     overwrite: bool = option(False, "make the output anew although it exists", affects_output=False)
+    push_to_hub: str | None = option(
+        None, "push the run folder to this Hub dataset (ORG/NAME) when done", affects_output=False
+    )
+    tag: str | None = option(None, "with --push-to-hub: tag what is pushed, such as v1", affects_output=False)
+    public: bool = option(
+        False, "with --push-to-hub: a new repository is for everybody to see; private otherwise", affects_output=False
+    )
 
     def __post_init__(self) -> None:
         check(self)
         at_least(self, limit=1)
+        if self.push_to_hub is None and (self.tag or self.public):
+            raise ExcotError("--tag and --public are for --push-to-hub", "give --push-to-hub ORG/NAME too")
 
     @property
     def on_existing(self) -> Literal["refuse", "resume", "overwrite"]:
@@ -66,6 +46,17 @@ class StageConfig:
     def arguments(self) -> dict[str, Any]:
         """The options that the output depends on, for the manifest."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["affects_output"]}
+
+
+@dataclass(kw_only=True)
+class RoundConfig(StageConfig):
+    """What the stages have in common that every round makes anew."""
+
+    round: int = option(0, "which round's data to make; 0 is the teacher's", affects_output=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, round=0)
 
 
 @dataclass(kw_only=True)
@@ -97,7 +88,7 @@ class QuestionsConfig(StageConfig):
 
 
 @dataclass(kw_only=True)
-class GenerateConfig(LongStageConfig):
+class GenerateConfig(LongStageConfig, RoundConfig):
     """Answer every question several times with a model."""
 
     backend: Literal["openai", "azure", "transformers", "replay", "teacher"] = option(
@@ -141,7 +132,7 @@ class GenerateConfig(LongStageConfig):
 
 
 @dataclass(kw_only=True)
-class VerifyConfig(LongStageConfig):
+class VerifyConfig(LongStageConfig, RoundConfig):
     """Run every answer's SQL and compare its result with the gold's."""
 
     databases: str | None = option(
@@ -160,7 +151,7 @@ CandidateStatus = Literal["ok", "error", "timeout", "too_large", "refused", "no_
 
 
 @dataclass(kw_only=True)
-class SftConfig(StageConfig):
+class SftConfig(RoundConfig):
     """Choose right answers to learn from."""
 
     rule: RuleName = option("set", "the comparator that says which answers are right")
@@ -173,7 +164,7 @@ class SftConfig(StageConfig):
 
 
 @dataclass(kw_only=True)
-class PairsConfig(StageConfig):
+class PairsConfig(RoundConfig):
     """Pair right answers with wrong ones to prefer them over."""
 
     rule: RuleName = option("set", "the comparator that says which answers are right")
@@ -300,6 +291,54 @@ class MetricConfig:
 
 
 @dataclass(kw_only=True)
+class PushConfig:
+    """Push a run folder to the Hub: all its datasets, its card and its manifest in one commit."""
+
+    run: str = option(help="the run folder", positional=True)
+    repo: str = option(help="the dataset repository: ORG/NAME", positional=True)
+    tag: str | None = option(None, "tag the commit, such as v1")
+    stages: list[str] | None = option(
+        None, "only these datasets, such as verified pairs (default: all); what is there already is kept up to date"
+    )
+    public: bool = option(False, "a new repository is for everybody to see; private otherwise")
+    create_pr: bool = option(False, "open a pull request instead of committing to main")
+    overwrite_tag: bool = option(False, "move the tag if it exists")
+    overwrite_remote: bool = option(False, "push although others have changed the repository since")
+    message: str | None = option(None, "the commit's message")
+    dry_run: bool = option(False, "say what would be uploaded, and do nothing")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.tag and self.create_pr:
+            raise ExcotError("--tag and --create-pr contradict each other", "tag it once the pull request is merged")
+        if self.overwrite_tag and not self.tag:
+            raise ExcotError("--overwrite-tag is given without a tag", "give --tag NAME too")
+
+
+@dataclass(kw_only=True)
+class PullConfig:
+    """Make a run folder of a dataset on the Hub, to go on from; or bring one up to date."""
+
+    repo: str = option(help="the dataset repository: ORG/NAME, or ORG/NAME@REVISION", positional=True)
+    run: str = option(help="the run folder to make or to bring up to date", positional=True)
+    overwrite: bool = option(False, "where both sides have changed, take what is on the Hub")
+    dry_run: bool = option(False, "say what would be downloaded, and do nothing")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(kw_only=True)
+class LineageConfig:
+    """Show what every dataset was made from, back to the questions and the databases."""
+
+    source: str = option(help="ORG/NAME, ORG/NAME@REVISION, or a run folder", positional=True)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(kw_only=True)
 class DemoConfig:
     """Make a small database set and run the chain on it, offline."""
 
@@ -308,122 +347,3 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         check(self)
-
-
-def from_dict(cls: type[C], values: dict[str, Any], source: str) -> C:
-    """Make a config from names and values.
-
-    Raises:
-        ExcotError: an unknown name (with the nearest known one), a missing option, or a value that does not fit.
-    """
-    known = {public_name(f): f.name for f in fields(cls)}
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(str(name).replace("-", "_"), known, n=1)
-            raise ExcotError(
-                f"{source}: unknown option {name!r}",
-                f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}",
-            )
-    for f in fields(cls):
-        if f.default is MISSING and f.default_factory is MISSING and public_name(f) not in values:
-            shown = f.name.upper() if f.metadata["positional"] else flag(f.name)
-            raise ExcotError(f"{source}: {shown} is missing", f"give it, or write {f.name}: ... in a --config file")
-    return cls(**{known[name]: value for name, value in values.items()})
-
-
-def public_name(f: Field) -> str:
-    """What users call an option, in YAML and, with dashes, as a flag."""
-    return f.metadata["name"] or f.name
-
-
-def read_yaml(path: str) -> dict[str, Any]:
-    """The options in a YAML file, with dashes in names taken for underscores.
-
-    Raises:
-        ExcotError: no such file, no YAML, or no mapping.
-    """
-    import yaml
-
-    try:
-        values = yaml.safe_load(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise ExcotError(f"cannot read {path} ({error.strerror})", "check the path given to --config") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ExcotError(f"{path} is not YAML ({error})", "mend the file") from None
-    if not isinstance(values, dict):
-        raise ExcotError(f"{path} holds no options", "write one `name: value` a line")
-    return {str(name).replace("-", "_"): value for name, value in values.items()}
-
-
-def check(config: Any) -> None:
-    """See that every value has its option's type; an int is taken for a float.
-
-    Raises:
-        ExcotError: naming the option, the value seen and what it may be.
-    """
-    hints = typing.get_type_hints(type(config))
-    for f in fields(config):
-        value = getattr(config, f.name)
-        hint = hints[f.name]
-        if isinstance(value, int) and not isinstance(value, bool) and float in (hint, *typing.get_args(hint)):
-            setattr(config, f.name, float(value))
-        elif not _fits(value, hint):
-            shown = f.name.upper() if f.metadata["positional"] else flag(public_name(f))
-            raise ExcotError(f"{shown} is {value!r}", f"it takes {_words(hint)}")
-
-
-def at_least(config: Any, **bounds: float) -> None:
-    _bounded(config, bounds, lambda value, bound: value < bound, "at least")
-
-
-def at_most(config: Any, **bounds: float) -> None:
-    _bounded(config, bounds, lambda value, bound: value > bound, "at most")
-
-
-def _bounded(config: Any, bounds: dict[str, float], violates: typing.Callable, words: str) -> None:
-    for name, bound in bounds.items():
-        value = getattr(config, name)
-        if value is not None and violates(value, bound):
-            raise ExcotError(f"{flag(name)} is {value}", f"it takes {words} {bound}")
-
-
-def flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def element_type(hint: Any) -> tuple[type, tuple[Any, ...], bool]:
-    """What one word of an option on the command line is: its type, its choices, and whether several may be given."""
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-    several = typing.get_origin(hint) is list
-    if several:
-        (hint,) = typing.get_args(hint)
-    if typing.get_origin(hint) is Literal:
-        return str, typing.get_args(hint), several
-    return hint, (), several
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, arg) for arg in args)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, args[0]) for item in value)
-    if origin is Literal:
-        return value in args
-    if hint is str:
-        return isinstance(value, str) and bool(value.strip())  # an unset variable of a shell script, most of the time
-    if hint is float:
-        return isinstance(value, float) and math.isfinite(value)
-    return type(value) is hint
-
-
-def _words(hint: Any) -> str:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return " or ".join(_words(arg) for arg in args)
-    if origin is list:
-        return f"a list of {_words(args[0])}"
-    if origin is Literal:
-        return ", ".join(map(str, args))
-    return {int: "a whole number", float: "a number", str: "some text", bool: "true or false"}.get(hint, "nothing")

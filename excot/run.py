@@ -24,14 +24,11 @@ from .errors import ExcotError
 from .execution import file_hash
 from .hub.card import write_card
 from .journal import Journal, begun_to_replace, differences
+from .stages import JOURNALED, VERBS, dataset_name, parse_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STAGES = ("questions", "generations", "verified", "sft", "pairs", "details", "scores")
-JOURNALED = ("generations", "verified")
-VERBS = {"questions": "questions", "generations": "generate", "verified": "verify", "sft": "sft", "pairs": "pairs"}
-VERBS |= {"details": "score", "scores": "score"}
 OnExisting = Literal["refuse", "resume", "overwrite"]
 
 _ROWS_AT_ONCE = 200  # rows in memory while a dataset is written: a row of generations can hold 100 kB of text
@@ -39,20 +36,23 @@ _SHARD_BYTES = 300_000_000
 
 
 class Run:
-    """A run folder.
+    """A run folder, seen from one of its rounds: ``pairs`` are that round's pairs.
 
     Args:
         folder: its path. It is made by the first stage that writes into it.
+        round: which round's datasets the names of stages mean.
 
     Attributes:
-        manifest: ``{"stages": {stage: {...}}}``, as in ``manifest.json``.
+        manifest: ``{"stages": {dataset: {...}}}``, as in ``manifest.json``; ``ancestors`` in it are what these were
+            made from and is not here itself.
 
     Raises:
         ExcotError: ``manifest.json`` cannot be read.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, round: int = 0):
         self.folder = Path(folder)
+        self.round = round
         self.private = self.folder / ".excot"
         self._checked: set[str] = set()
         self.manifest: dict[str, Any] = self._read_manifest()
@@ -63,11 +63,19 @@ class Run:
         Raises:
             ExcotError: the stage is not there, its files were changed by hand, or what it was made from has changed.
         """
-        entry = self.manifest["stages"].get(stage)
-        again = f"run `{self._command(stage)}`"
+        return self.dataset(self.name(stage))
+
+    def dataset(self, dataset: str) -> dict[str, Any]:
+        """What the manifest says of a dataset by its name, whatever its round.
+
+        Raises:
+            ExcotError: as `entry`.
+        """
+        entry = self.manifest["stages"].get(dataset)
+        again = f"run `{self._remake(dataset)}`"
         if entry is None:
-            raise ExcotError(f"{self.folder} has no {stage} yet", f"{again} first")
-        for name, sha256 in entry["files"].items() if stage not in self._checked else ():
+            raise ExcotError(f"{self.folder} has no {dataset} yet", f"{again} first")
+        for name, sha256 in entry["files"].items() if dataset not in self._checked else ():
             path = self.folder / name
             if not path.is_file():
                 raise ExcotError(f"{path} is missing", f"restore it, or {again} again")
@@ -76,8 +84,8 @@ class Run:
                     f"{path} is not the file that the manifest describes",
                     f"restore it, or remove it and {again} again",
                 )
-        self._check_fresh(stage)
-        self._checked.add(stage)  # once a process is enough: hashing a round's answers takes seconds
+        self._check_fresh(dataset)
+        self._checked.add(dataset)  # once a process is enough: hashing a round's answers takes seconds
         return entry
 
     def read(self, stage: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -88,6 +96,14 @@ class Run:
             with pq.ParquetFile(self.folder / name) as file:
                 for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
                     yield from batch.to_pylist()
+
+    def name(self, stage: str) -> str:
+        """What this round's dataset of a stage is called."""
+        return dataset_name(stage, self.round)
+
+    def has(self, stage: str) -> bool:
+        """Whether a stage of this round is finished, fresh or not."""
+        return self.name(stage) in self.manifest["stages"]
 
     def prompt_path(self, prompt_id: str) -> Path:
         """Where the template of a prompt is kept, so that the data can be rendered again anywhere."""
@@ -101,19 +117,26 @@ class Run:
     def set_local(self, **values: Any) -> None:
         _write_json(self.private / "local.json", {**self.local, **values})
 
-    def _check_fresh(self, stage: str) -> None:
+    def _check_fresh(self, dataset: str) -> None:
         """Refuse what was made from an earlier version of its input, however far up the chain."""
-        for name, fingerprint in self.manifest["stages"][stage]["inputs"].items():
-            if name not in STAGES:
+        known = {**self.manifest.get("ancestors", {}), **self.manifest["stages"]}
+        for name, fingerprint in known[dataset]["inputs"].items():
+            if parse_name(name) is None:
                 continue
-            if self.manifest["stages"].get(name, {}).get("fingerprint") != fingerprint:
+            if known.get(name, {}).get("fingerprint") != fingerprint:
                 raise ExcotError(
-                    f"{stage} in {self.folder} was made from an earlier {name}", f"run `{self._command(stage)}` anew"
+                    f"{dataset} in {self.folder} was made from an earlier {name}",
+                    f"run `{self._remake(dataset)}` anew",
                 )
             self._check_fresh(name)
 
-    def _command(self, stage: str) -> str:
-        return f"excot {VERBS[stage]} --out {self.folder}"
+    def command(self, verb: str) -> str:
+        """What to type for this folder and round."""
+        return _command(verb, self.round, self.folder)
+
+    def _remake(self, dataset: str) -> str:
+        stage, round = parse_name(dataset) or (dataset, 0)
+        return _command(VERBS[stage], round, self.folder)
 
     def _read_manifest(self) -> dict[str, Any]:
         path = self.folder / "manifest.json"
@@ -135,7 +158,7 @@ class Run:
         """Start a stage, or go on with it. Use as a context manager: it locks the folder.
 
         Args:
-            stage: one of `STAGES`.
+            stage: one of `stages.STAGES`; its dataset is that of this round.
             arguments: all that the stage's output depends on, apart from its inputs.
             inputs: the stages that it reads.
             sources: digests of what else it reads: a benchmark's files, databases.
@@ -146,9 +169,9 @@ class Run:
             ExcotError: an input is missing or stale, other arguments made what is there, or another process is at work
                 in this folder.
         """
-        read = {name: self.entry(name)["fingerprint"] for name in inputs} | (sources or {})
+        read = {self.name(name): self.entry(name)["fingerprint"] for name in inputs} | (sources or {})
         arguments = json.loads(json.dumps(arguments))  # as they will be read back
-        return Stage(self, stage, arguments, read, on_existing)
+        return Stage(self, self.name(stage), arguments, read, on_existing)
 
 
 @dataclass
@@ -156,6 +179,7 @@ class Stage:
     """A stage under way in a run folder, made by `Run.begin`.
 
     Attributes:
+        name: of its dataset.
         finished: whether its output is there already, made with these arguments from these inputs.
     """
 
@@ -284,7 +308,7 @@ class Stage:
                 raise ExcotError(
                     f"{self.run.folder} already holds {self.name} made with "
                     f"{differences(entry['arguments'], self.arguments)}",
-                    ("--resume to keep its finished questions, " if self.name in JOURNALED else "")
+                    ("--resume to keep its finished questions, " if parse_name(self.name)[0] in JOURNALED else "")
                     + "--overwrite to make it anew, or another --out",
                 )
             return
@@ -296,6 +320,10 @@ class Stage:
         if self.finished:  # a process that was killed after the manifest may not have come to these
             write_card(self.run.folder, self.run.manifest)
             self._tidy()
+
+
+def _command(verb: str, round: int, folder: Path) -> str:
+    return f"excot {verb}{f' --round {round}' if round else ''} --out {folder}"
 
 
 def _lock(run: Run):

@@ -19,12 +19,9 @@ from excot.config import (
     QuestionsConfig,
     SftConfig,
     VerifyConfig,
-    flag,
-    from_dict,
-    public_name,
-    read_yaml,
 )
 from excot.errors import ExcotError
+from excot.options import flag, from_dict, public_name, read_yaml
 
 OPTIONS = [(verb, f) for verb in VERBS for f in fields(VERBS[verb].options)]
 

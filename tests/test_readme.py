@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from excot import cli, config
+from excot import cli
+from excot.options import from_dict
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -73,7 +74,7 @@ def test_every_other_command_is_accepted(line: str) -> None:
     flags = vars(cli._parser().parse_args(words[1:]))
     verb = flags.pop("verb")
     del flags["debug"]
-    options = config.from_dict(cli.VERBS[verb].options, flags, line)
+    options = from_dict(cli.VERBS[verb].options, flags, line)
     assert isinstance(options, cli.VERBS[verb].options)
 
 

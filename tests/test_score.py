@@ -18,10 +18,11 @@ from command import ROOT, done, excot, python
 from scored import GOLDS, SQL, details, file_of, jsonl, lines, refused, rights, score
 
 from excot import cli
-from excot.config import ScoreConfig, from_dict
+from excot.config import ScoreConfig
 from excot.errors import ExcotError
 from excot.execution import RULES
 from excot.metrics.score import score_run
+from excot.options import from_dict
 from excot.run import Run
 
 Write = Callable[[list[str | None]], str]

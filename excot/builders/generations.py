@@ -34,7 +34,7 @@ def generate(config: GenerateConfig) -> str:
     Raises:
         ExcotError: nothing can be asked (a key, the endpoint, a file), or the run folder holds something else.
     """
-    run = Run(config.out)
+    run = Run(config.out, config.round)
     questions = list(run.read("questions"))[: config.limit]
     prompt = load_prompt(config.prompt)
     examples = _examples(config)
@@ -306,4 +306,4 @@ def _summary(run: Run, prefix: str = "") -> str:
             entry["without_text"],
             entry["candidates"],
         )
-    return f"{made} by {entry['model']}, in {run.folder}\nnext: excot verify --out {run.folder}"
+    return f"{made} by {entry['model']}, in {run.folder}\nnext: {run.command('verify')}"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..config import PairsConfig
 from ..run import Run
+from ..stages import dataset_name
 from .columns import PAIRS
 from .training import right_answers, said, student_prompts, usable_rows, write_training_data, wrong_answers
 
@@ -29,7 +30,8 @@ def make_pairs(config: PairsConfig) -> str:
         ExcotError: there is no verified data, or the run folder holds something else.
     """
     made = write_training_data("pairs", config, pair_rows, PAIRS)
-    return f'{made} {config.strategy} pairs, in {config.out}\nnext: load_dataset("{config.out}", "pairs")'
+    name = dataset_name("pairs", config.round)
+    return f'{made} {config.strategy} pairs, in {config.out}\nnext: load_dataset("{config.out}", "{name}")'
 
 
 def pair_rows(run: Run, config: PairsConfig) -> Iterator[dict[str, Any]]:

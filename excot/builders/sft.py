@@ -19,7 +19,7 @@ def make_sft(config: SftConfig) -> str:
         ExcotError: there is no verified data, or the run folder holds something else.
     """
     made = write_training_data("sft", config, sft_rows, SFT)
-    return f"{made} right answers, in {config.out}\nnext: excot pairs --out {config.out}"
+    return f"{made} right answers, in {config.out}\nnext: {Run(config.out, config.round).command('pairs')}"
 
 
 def sft_rows(run: Run, config: SftConfig) -> Iterator[dict[str, Any]]:

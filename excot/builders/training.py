@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from ..config import StageConfig
+from ..config import RoundConfig
 from ..errors import ExcotError
 from ..prompts import Prompt, stored_prompt
 from ..run import Run
@@ -22,7 +22,7 @@ Message = dict[str, str]
 
 def write_training_data(
     stage_name: str,
-    config: StageConfig,
+    config: RoundConfig,
     rows_of: Callable[[Run, Any], Iterator[dict[str, Any]]],
     schema: pa.Schema,
 ) -> str:
@@ -37,7 +37,7 @@ def write_training_data(
     Raises:
         ExcotError: there is no verified data, no row comes of it, or the run folder holds something else.
     """
-    run = Run(config.out)
+    run = Run(config.out, config.round)
     if config.dry_run:
         return f"would write {sum(1 for _ in rows_of(run, config)):,}"
     with run.begin(stage_name, config.arguments(), ("verified",), on_existing=config.on_existing) as stage:

@@ -43,7 +43,7 @@ def verify(config: VerifyConfig) -> str:
     Raises:
         ExcotError: no databases, or one that is damaged or is not the file that the questions were made from.
     """
-    run = Run(config.out)
+    run = Run(config.out, config.round)
     made = run.entry("generations")
     total = made["rows"] if config.limit is None else min(config.limit, made["rows"])
     db_ids = [row["db_id"] for row in islice(run.read("generations", ["db_id"]), total)]
@@ -213,5 +213,5 @@ def _summary(run: Run, prefix: str = "") -> str:
         f"{prefix}{right:,} of {candidates:,} answers are right by rule set{share}, at least one for {solved:,} of "
         f"{entry['rows']:,} questions, in {run.folder}\n"
         f"answers: {answers}; golds: {golds}\n"
-        f"next: excot sft --out {run.folder}, or excot pairs --out {run.folder}"
+        f"next: {run.command('sft')}, or {run.command('pairs')}"
     )

@@ -81,7 +81,7 @@ def load_data(stage: str, script_args: RecipeArguments, dataset_args: DatasetMix
         )
     for split in rows.values():
         _check_columns(split, stage, named)
-    prompt, prompt_id = _prompt(stage, script_args, sources)
+    prompt, prompt_id = _prompt(stage, script_args, list(zip(sources, configs, strict=True)))
     train, held_out = _held_out(rows, script_args, dataset_args, evaluates, named)
     databases = _databases(script_args, sources) if stage == "grpo" else None
     if stage == "grpo":
@@ -140,8 +140,10 @@ def _check_columns(rows: Dataset, stage: str, named: str) -> None:
         )
 
 
-def _prompt(stage: str, script_args: RecipeArguments, sources: list[Source]) -> tuple[Prompt | None, str | None]:
-    ids = {source.prompt_id for source in sources} - {None}
+def _prompt(
+    stage: str, script_args: RecipeArguments, parts: list[tuple[Source, str | None]]
+) -> tuple[Prompt | None, str | None]:
+    ids = {source.prompt_id(config) for source, config in parts} - {None}
     if len(ids) > 1:
         raise ExcotError(
             f"the data was made with different prompts: {', '.join(sorted(map(str, ids)))}",
@@ -149,7 +151,7 @@ def _prompt(stage: str, script_args: RecipeArguments, sources: list[Source]) -> 
         )
     given = load_prompt(script_args.prompt) if script_args.prompt else None
     if given is None:
-        prompt = next((source.prompt() for source in sources if source.prompt_id), None)
+        prompt = next((source.prompt(config) for source, config in parts if source.prompt_id(config)), None)
         if prompt is None and stage == "grpo":
             prompt = load_prompt("divide_and_conquer")
         return prompt, prompt.id if prompt else next(iter(ids), None)

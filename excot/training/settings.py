@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from ..config import read_yaml
 from ..errors import ExcotError
+from ..options import read_yaml
 from .arguments import GrpoArguments, RecipeArguments
 
 STAGES = ("sft", "dpo", "grpo")

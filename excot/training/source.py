@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ExcotError
 from ..prompts import Prompt, stored_prompt
-from ..run import STAGES, Run
+from ..run import Run
+from ..stages import dataset_name, parse_name
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -62,11 +63,11 @@ class Source:
 
         stages = self.manifest["stages"]
         if stages and config not in stages:
-            if self.folder and config in STAGES:
-                Run(self.folder).entry(config)  # says which stage to run first
+            if self.folder and config and parse_name(config):
+                Run(self.folder).dataset(config)  # says which stage to run first
             raise ExcotError(f"{self} has no dataset config {config!r}", f"it has {', '.join(stages)}")
         if stages and self.folder:
-            Run(self.folder).entry(config)  # refuses files that were changed or are stale
+            Run(self.folder).dataset(config)  # refuses files that were changed or are stale
         try:
             rows = load_dataset(str(self.folder or self.name), config, revision=self.commit or self.revision)
         except Exception as error:  # of many kinds, by what the data's own files hold
@@ -82,19 +83,21 @@ class Source:
         """Of a dataset's content; ``None`` where the data is not excot's."""
         return self.manifest["stages"].get(config, {}).get("fingerprint")
 
-    @property
-    def prompt_id(self) -> str | None:
-        """The prompt that the answers were made with, or ``None`` where there are none or it is not known."""
-        return self.manifest["stages"].get("generations", {}).get("prompt_id")
+    def prompt_id(self, config: str | None) -> str | None:
+        """The prompt that a dataset's answers were made with, or ``None`` where there are none or it is not known."""
+        known = {**self.manifest.get("ancestors", {}), **self.manifest["stages"]}
+        _, round = parse_name(config or "") or ("", 0)
+        return known.get(dataset_name("generations", round), {}).get("prompt_id")
 
-    def prompt(self) -> Prompt | None:
+    def prompt(self, config: str | None) -> Prompt | None:
         """That prompt itself, from the data's own folder."""
-        if self.prompt_id is None:
+        prompt_id = self.prompt_id(config)
+        if prompt_id is None:
             return None
         if self.folder:
-            return stored_prompt(Run(self.folder).prompt_path(self.prompt_id), self.prompt_id)
-        path = _download(self.name, f"prompts/{self.prompt_id}.jinja", self.commit or self.revision)
-        return stored_prompt(path, self.prompt_id) if path else None
+            return stored_prompt(Run(self.folder).prompt_path(prompt_id), prompt_id)
+        path = _download(self.name, f"prompts/{prompt_id}.jinja", self.commit or self.revision)
+        return stored_prompt(path, prompt_id) if path else None
 
     def databases(self, given: str | None, option: str) -> str:
         """Where the databases of its questions are.
