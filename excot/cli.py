@@ -32,6 +32,9 @@ VERBS = {
     "pairs": Verb(config.PairsConfig, "builders.pairs", "make_pairs"),
     "score": Verb(config.ScoreConfig, "metrics.score", "score_run"),
     "compare": Verb(config.CompareConfig, "metrics.comparison", "compare_runs"),
+    "push": Verb(config.PushConfig, "hub.push", "push"),
+    "pull": Verb(config.PullConfig, "hub.pull", "pull"),
+    "lineage": Verb(config.LineageConfig, "hub.lineage", "lineage"),
     "doctor": Verb(config.DoctorConfig, "doctor", "doctor"),
     "metric": Verb(config.MetricConfig, "metrics.publish", "publish"),
     "demo": Verb(config.DemoConfig, "demo", "demo"),
@@ -56,7 +59,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         # Imported late: `excot --help` and wrong usage must not wait for the libraries that the stages need.
         run = getattr(import_module(f".{VERBS[verb].module}", __package__), VERBS[verb].function)
-        print(run(options), flush=True)
+        if not getattr(options, "push_to_hub", None) or options.dry_run:
+            print(run(options), flush=True)
+        else:
+            from .hub.push import check_before, push, push_options
+
+            check_before(options)
+            print(run(options), flush=True)
+            print(push(push_options(options)), flush=True)
     except KeyboardInterrupt:
         print("\nstopped; what is finished is kept: start the same command again to go on", file=sys.stderr)
         return 130

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from . import __version__
 from .config import DoctorConfig
-from .errors import ExcotError
+from .errors import ExcotError, named
 
 OK, MISSING, PROBLEM = "ok", "missing", "PROBLEM"
 """Fine; not there, and needed for some things only; not there or broken, and asked for."""
@@ -70,7 +70,6 @@ def _version(library: str) -> str | None:
 
 def _data(name: str, data: str) -> Iterator[tuple[str, str]]:
     """Every split that is there, and every database that its questions need, opened and described."""
-    from .builders.files import named
     from .builders.questions import open_benchmark
 
     try:

@@ -18,3 +18,15 @@ class ExcotError(Exception):
 def import_error(package: str, extra: str) -> ExcotError:
     """The error for an optional library that is not installed, with the exact line that installs it."""
     return ExcotError(f"{package} is not installed", f"pip install 'excot[{extra}]'")
+
+
+def named(names: list[str], most: int = 8) -> str:
+    """A list for a message, the tail cut off."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, cut to a length that a terminal can show."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300].rstrip(". ")

@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,9 +25,9 @@ from . import __version__
 from .atomic import replace_text
 from .errors import ExcotError
 from .execution import file_hash
-from .hub.card import write_card
+from .hub.dataset_card import write_card
 from .journal import Journal, begun_to_replace, differences
-from .stages import JOURNALED, VERBS, dataset_name, parse_name
+from .stages import JOURNALED, VERBS, dataset_name, in_order, parse_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -255,6 +258,7 @@ class Stage:
                 os.replace(shard, self._folder / name)
             entry = {
                 "excot": __version__,
+                "versions": _versions(),
                 "arguments": self.arguments,
                 "inputs": self.inputs,
                 "rows": count,
@@ -265,7 +269,8 @@ class Stage:
                 **facts,
                 **counted(),
             }
-            manifest = {**self.run.manifest, "stages": {**self.run.manifest["stages"], self.name: entry}}
+            stages = {**self.run.manifest["stages"], self.name: entry}
+            manifest = {**self.run.manifest, "stages": {name: stages[name] for name in in_order([*stages])}}
             _write_json(self.run.folder / "manifest.json", manifest)
             self.run.manifest = manifest
             write_card(self.run.folder, manifest)
@@ -326,6 +331,20 @@ def _command(verb: str, round: int, folder: Path) -> str:
     return f"excot {verb}{f' --round {round}' if round else ''} --out {folder}"
 
 
+@contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Keep every other excot process out of the folder.
+
+    Raises:
+        ExcotError: one is at work in it.
+    """
+    lock = _lock(run)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _lock(run: Run):
     from filelock import FileLock, Timeout
 
@@ -365,6 +384,16 @@ def _write_shards(folder: Path, rows: Iterable[dict[str, Any]], schema: pa.Schem
         if writer is not None:
             writer.close()
     return count, shards
+
+
+def _versions() -> dict[str, str]:
+    """What else a dataset's content may depend on: the interpreter, SQLite, and who wrote the Parquet."""
+    return {
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "pyarrow": version("pyarrow"),
+        "sqlglot": version("sqlglot"),
+    }
 
 
 def _batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

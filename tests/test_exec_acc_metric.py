@@ -354,18 +354,18 @@ def test_a_push_that_fails_says_why_in_one_line(hub, monkeypatch, tmp_path):
         assert finished.code == 1 and hub.token not in finished.err and hub.read_token not in finished.err
         return finished.error()
 
-    assert error("stranger").startswith("you may not write to stranger/exec_acc on the Hub")
-    assert error("no name!").startswith("ORG is 'no name!'")
+    assert error("stranger").startswith("you may not write to the space stranger/exec_acc (")
+    assert error("no name!").startswith("'no name!/exec_acc' cannot be the name of a repository")
     hub.fail_next("/commit/", 500)
-    assert error("team").startswith("the Hub refused team/exec_acc (")
+    assert error("team").startswith("the Hub fails (status 500")
     assert "team/exec_acc" in done("metric", "push", "team")
     hub.drop_after(0)
-    assert error("team").startswith("the Hub cannot be reached (")
+    assert error("team").startswith("the connection to the Hub failed (")
     hub.mend()
     hub.online(monkeypatch, tmp_path / "home", token="")
     assert error("team").startswith("the Hub does not know who you are")
     hub.online(monkeypatch, tmp_path / "home", token=hub.read_token)
-    assert error("team").startswith("you may not write to team/exec_acc")
+    assert error("team").startswith("you may not write to the space team/exec_acc")
 
 
 # The command

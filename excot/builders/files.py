@@ -92,12 +92,6 @@ def pick(where: str, row: Any, names: dict[str, str], optional: Iterable[str] = 
     return picked
 
 
-def named(names: list[str], most: int = 8) -> str:
-    """A list for a message, the tail cut off."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
 def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
     # Not splitlines(): it would also cut at the line separators that may stand, unescaped, in a JSON string.
     for number, line in enumerate(read_text(path).split("\n"), start=1):

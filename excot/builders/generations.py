@@ -16,6 +16,7 @@ from ..errors import ExcotError
 from ..execution import file_hash
 from ..journal import Journal, digest_of
 from ..llm.base import Backend, BackendError, Candidate, Completion, Message, Sampling
+from ..models import model_record
 from ..progress import Progress
 from ..prompts import STYLES, Prompt, few_shots, load_prompt
 from ..run import Run
@@ -81,6 +82,8 @@ def generate(config: GenerateConfig) -> str:
                 few_shots=config.few_shots,
                 failed=failed,
                 endpoint=describe(),
+                revision=getattr(backend, "revision", None),
+                trained=model_record(config.model) if config.model else None,
                 note=TEACHER_NOTE if config.backend == "teacher" else None,
             )
         finally:

@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 import datasets
 
 from ..config import QuestionsConfig
-from ..errors import ExcotError
+from ..errors import ExcotError, named
 from ..execution import Databases, Table, describe, file_hash
 from ..journal import digest_of
 from ..run import Run
 from .columns import QUESTIONS
-from .files import named, read_json
+from .files import read_json
 from .schema import column_descriptions, schema_text, tables_from_json, with_declared_keys
 
 log = logging.getLogger("excot")

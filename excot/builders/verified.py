@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import VerifyConfig
-from ..errors import ExcotError
+from ..errors import ExcotError, named
 from ..execution import (
     RULES,
     DatabaseError,
@@ -29,7 +29,6 @@ from ..progress import Progress
 from ..prompts import Extraction, extract_sql
 from ..run import Run
 from .columns import VERIFIED
-from .files import named
 
 log = logging.getLogger("excot")
 _NOT_EXECUTED = {"matches": dict.fromkeys(RULES, False), "error": None, "seconds": None, "rows": None}
@@ -66,6 +65,7 @@ def verify(config: VerifyConfig) -> str:
                 tally.count(_joined(row, journal.read(row["id"]))) for row in islice(run.read("generations"), total)
             )
             facts = {"databases": files.hashes, "without_database": files.without.total()}
+            facts["limits"] = asdict(Limits(seconds=config.timeout))
             stage.write(rows, VERIFIED, made["split"], tally.facts, **facts)
         finally:
             journal.close()

@@ -14,6 +14,7 @@ from ..builders.verified import Files, find_files
 from ..config import GenerateConfig, ScoreConfig
 from ..errors import ExcotError
 from ..execution import file_hash
+from ..models import trained_prompt
 from ..prompts import STYLES, extract_sql, load_prompt
 from ..run import Run
 from .predictions import FORMATS, read_predictions
@@ -183,18 +184,6 @@ def _own_prompt(model: str) -> str:
         if prompt_id == load_prompt(style).id:
             return style
     return str(template) if prompt_id and template.is_file() else STYLES[0]
-
-
-def trained_prompt(model: str) -> str | None:
-    """The id of the prompt that a model in a folder was trained under, or ``None`` where nobody says."""
-    for name in ("training.json", "config.json"):
-        try:
-            record: Mapping[str, Any] = json.loads((Path(model) / name).read_text("utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(record, dict) and isinstance(record.get("prompt_id"), str):
-            return record["prompt_id"]
-    return None
 
 
 def _warn_of_prompt(model: str, used: str) -> None:

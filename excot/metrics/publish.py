@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from .. import __version__
 from ..config import MetricConfig
-from ..errors import ExcotError, import_error
+from ..errors import import_error
+from ..hub.asking import asking
 
 FOLDER = Path(__file__).parent / "exec_acc"
 SCRIPT = "exec_acc.py"
@@ -65,41 +65,19 @@ def push(org: str, public: bool = False, package: str | None = None) -> str:
     Raises:
         ExcotError: the Hub cannot be reached, or refuses.
     """
-    from httpx2 import HTTPError
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     api, space = HfApi(), f"{org}/exec_acc"
     contents = {name: (FOLDER / name).read_bytes() for name in SPACE}
     if package:
         contents["requirements.txt"] = f"{package}\n".encode()
     files = [CommitOperationAdd(name, content) for name, content in contents.items()]
-    try:
+    with asking(space, "space"):
         api.create_repo(space, repo_type="space", space_sdk="gradio", private=not public, exist_ok=True)
         api.create_commit(space, files, repo_type="space", commit_message=f"excot {__version__}")
         private = api.space_info(space).private
-    except HfHubHTTPError as error:
-        raise _refusal(space, error) from None
-    except HFValidationError:
-        raise ExcotError(f"ORG is {org!r}", "give the name of an organisation or user as the Hub has it") from None
-    except (OfflineModeIsEnabled, HTTPError) as error:
-        raise ExcotError(
-            f"the Hub cannot be reached ({error})", "check the network, and that HF_HUB_OFFLINE is not set"
-        ) from None
     seen = "private" if private else "public"
     lines = [f"excot {__version__} is in the {seen} Space {space}"]
     if private == public:  # who may see what was there before is its owner's decision, not an upload's side effect
         lines.append(f"it was {seen} before and stays so: its settings on the Hub say who sees it")
     return "\n".join([*lines, f'next: evaluate.load("{space}")'])
-
-
-def _refusal(space: str, error: Any) -> ExcotError:
-    status = error.response.status_code
-    if status == 401:
-        return ExcotError("the Hub does not know who you are", "give a token with the right to write: hf auth login")
-    if status == 403:
-        return ExcotError(
-            f"you may not write to {space} on the Hub",
-            "name yourself or an organisation of yours, and use a token with the right to write",
-        )
-    return ExcotError(f"the Hub refused {space} ({error})", "start the same command again")

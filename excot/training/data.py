@@ -8,8 +8,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..builders.files import named
-from ..errors import ExcotError
+from ..errors import ExcotError, named
 from ..execution import Databases
 from ..prompts import Prompt, load_prompt
 from .arguments import GrpoArguments, RecipeArguments

@@ -18,14 +18,16 @@ from .. import __version__
 from ..atomic import replace_text
 from ..errors import ExcotError
 from ..hub.model_card import write_model_card
+from ..hub.results import load_model_card
 from ..journal import differences
+from ..models import RECORD
+from .recipe import RECIPE, recipe_text
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainingArguments
 
     from ..prompts import Prompt
 
-RECORD = "training.json"
 _SCRATCH = ".final"
 _LIBRARIES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets")
 _DECIDES = ("stage", "model", "data", "prompt_id", "rows", "settings")
@@ -72,18 +74,21 @@ class Output:
             checkpoint: one that the user names.
 
         Raises:
-            ExcotError: the folder holds a finished model, another run, or something else.
+            ExcotError: the folder holds a finished model, another run, or something else; or a card that cannot be
+                read, to which nothing could be added in the end.
         """
         output = cls(Path(folder), json.loads(json.dumps(record, default=str)))
         found = output._read()
         same = found is not None and all(found[key] == output.record[key] for key in _DECIDES)
         # An --overwrite that was stopped goes on when it is started again.
         if same and not found["finished"] and (not overwrite or found["overwrites"]):
+            output._check_card()
             output._overwrites = found["overwrites"]
             output.checkpoint = checkpoint or last_checkpoint(output.folder)
             return output
         if not overwrite:
             output._refuse(found)
+        output._check_card()
         output._overwrites = overwrite
         output.checkpoint = checkpoint
         return output
@@ -97,12 +102,13 @@ class Output:
         shutil.rmtree(self.folder / _SCRATCH, ignore_errors=True)
         self._write()
 
-    def save_final(self, trainer: Trainer, prompt: Prompt | None, **facts: Any) -> None:
-        """Save the model, its card and its prompt, and mark the run as finished. On all processes together.
+    def save_final(self, trainer: Trainer, prompt: Prompt | None, given: dict[str, Any], **facts: Any) -> None:
+        """Save the model, its card, prompt and recipe, and mark the run as finished. On all processes together.
 
         Args:
             trainer: trained.
             prompt: what the model was trained under; kept beside it so that it can be asked in the same way.
+            given: the options that the user gave; kept as a recipe, so that it can be trained again.
             facts: what else the record shall say: steps, losses, scores.
         """
         scratch = self.folder / _SCRATCH
@@ -119,6 +125,7 @@ class Output:
             raise ExcotError(f"no weights were saved to {scratch}", "see the warnings above")
         if prompt is not None:
             (scratch / "prompt.jinja").write_text(prompt.text, "utf-8")
+        (scratch / RECIPE).write_text(recipe_text(given, self.record), "utf-8")
         self.record |= {"finished": True, **json.loads(json.dumps(facts, default=str))}
         write_model_card(scratch / "README.md", self.folder.resolve().name, self.record, self.folder / "README.md")
         for path in sorted(scratch.iterdir()):
@@ -135,6 +142,10 @@ class Output:
             raise ExcotError(f"{self.folder} holds a run begun with {changed}", again)
         if _model_files(self.folder) or list(self.folder.glob("checkpoint-*")):
             raise ExcotError(f"{self.folder} holds a model that is not this recipe's", again)
+
+    def _check_card(self) -> None:
+        if self.folder.is_dir():
+            load_model_card(self.folder)
 
     def _read(self) -> dict[str, Any] | None:
         path = self.folder / RECORD

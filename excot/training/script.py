@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ExcotError
 from ..terminal import fail, talk_on_stderr
+from .recipe import given_options
 from .settings import check_settings
 from .source import first_line
 
@@ -44,6 +45,7 @@ def run(
         plans = bool(values.get("plan")) or any(word.split("=")[0] == "--plan" for word in argv)
         # A plan for eight GPUs is made on a laptop, too.
         args = _parse(make_parser(), [*argv, "--use_cpu", "true"] if plans else argv)
+        args[0].given = given_options(make_parser(), argv, values)  # kept beside the model
     except ExcotError as error:
         return _fail(error, code=2)
     try:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExcotError
+from ..models import model_commit
 from .arguments import RecipeArguments
 from .data import Data, load_data
 from .lengths import drop_overlong
 from .model import adapter_base, load_config, load_tokenizer, set_model_options, starting_model
 from .output import Output, record_of
 from .plan import plan
+from .recipe import launched
 from .source import first_line
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ def prepare(
     with state.local_main_process_first():  # the others find what it has read in the cache
         data = load_data(stage, script_args, dataset_args, evaluates=training_args.eval_strategy != "no")
     config, tokenizer = _open_model(script_args, training_args, model_args)
+    origin = _origin(model_args)
     train, held_out, lengths = data.train, data.held_out, None
     if tokenizer is not None:
         limit = _limit(stage, training_args, config)
@@ -89,8 +92,9 @@ def prepare(
             if held_out is not None:
                 held_out, _ = drop_overlong(held_out, *settings)
     if getattr(training_args, "precompute_ref_log_probs", False):
-        train, held_out = (_bound_to_weights(rows, model_args, config) for rows in (train, held_out))
-    record = record_of(stage, _origin(model_args, config), data, len(train), training_args)
+        name = model_args.model_name_or_path
+        train, held_out = (_bound_to_weights(rows, name, origin["commit"]) for rows in (train, held_out))
+    record = record_of(stage, origin, data, len(train), training_args)
     record["lengths"] = str(lengths)
 
     if script_args.plan:
@@ -140,11 +144,14 @@ def fit(trainer: Trainer, session: Session) -> None:
     output.save_final(
         trainer,
         session.data.prompt,
+        getattr(script_args, "given", {}),  # of `script.run`
         steps=trainer.state.global_step,
         # The trainer's own mean would be that of the steps since the last start alone.
         train_loss=next((entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry), None),
         seconds=round(time.monotonic() - started, 1),
         exec_acc=_accuracy(trainer, session),
+        launched=launched(trainer.accelerator),
+        repository=trainer.hub_model_id,
     )
     if trainer.accelerator.is_main_process:
         print(f"{trainer.state.global_step:,} steps; the model is in {output.folder}", flush=True)
@@ -197,7 +204,7 @@ def _limit(stage: str, training_args: Any, config: Any) -> int | None:
     return min(limits, default=None)
 
 
-def _bound_to_weights(rows: Dataset | None, model_args: ModelConfig, config: Any) -> Dataset | None:
+def _bound_to_weights(rows: Dataset | None, name: str, commit: str | None) -> Dataset | None:
     """The same rows under a fingerprint that changes with the model's weights.
 
     TRL keeps the reference's log-probabilities in a cache that knows rows by their fingerprint and the model by its
@@ -207,17 +214,18 @@ def _bound_to_weights(rows: Dataset | None, model_args: ModelConfig, config: Any
         return None
     from datasets.fingerprint import Hasher
 
-    folder = Path(model_args.model_name_or_path).expanduser()
+    folder = Path(name).expanduser()
     files = [
         (file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.glob("*.safetensors"))
     ]
-    rows._fingerprint = Hasher.hash((rows._fingerprint, files or getattr(config, "_commit_hash", None)))
+    rows._fingerprint = Hasher.hash((rows._fingerprint, files or commit))
     return rows
 
 
-def _origin(model_args: ModelConfig, config: Any) -> dict[str, Any]:
+def _origin(model_args: ModelConfig) -> dict[str, Any]:
     name = model_args.model_name_or_path
     base = adapter_base(name)
+    revision = None if base else model_args.model_revision
     adapter = None
     if base:
         adapter = {"from": name}
@@ -225,8 +233,8 @@ def _origin(model_args: ModelConfig, config: Any) -> dict[str, Any]:
         adapter = {"r": model_args.lora_r, "alpha": model_args.lora_alpha, "dropout": model_args.lora_dropout}
     return {
         "name": base or name,
-        "revision": None if base else model_args.model_revision,
-        "commit": getattr(config, "_commit_hash", None),
+        "revision": revision,
+        "commit": model_commit(base or name, revision),
         "local": Path(base or name).expanduser().is_dir(),
         "adapter": adapter,
     }
@@ -256,6 +264,7 @@ def _accuracy(trainer: Trainer, session: Session) -> dict[str, Any] | None:
         "step": last["step"],
         "questions": len(session.questions[0]),
         "dataset": session.script_args.ex_dataset,
+        "local": Path(session.script_args.ex_dataset).expanduser().is_dir(),
         "rule": session.script_args.ex_rule,
     }
 

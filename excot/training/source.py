@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ExcotError
+from ..errors import ExcotError, first_line
+from ..hub.asking import NoSuchRepo, Refused, asking
 from ..prompts import Prompt, stored_prompt
 from ..run import Run
 from ..stages import dataset_name, parse_name
@@ -118,37 +119,20 @@ class Source:
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of a library's message, cut to a length that a terminal can show."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300].rstrip(". ")
-
-
 def _commit(name: str, revision: str | None) -> str | None:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
-    neither = f"there is no folder {name}, and "
     try:
-        return HfApi().dataset_info(name, revision=revision).sha
-    except HFValidationError:
-        raise ExcotError(f"{neither}no repository can have that name", "check --dataset_name") from None
-    except RevisionNotFoundError:
-        raise ExcotError(f"the dataset {name} has no revision {revision!r}", "check --dataset_revision") from None
-    except RepositoryNotFoundError:
-        raise ExcotError(
-            f"{neither}no such dataset on the Hub (or it is private)", "check --dataset_name; set HF_TOKEN"
-        ) from None
-    except Exception as error:  # no network, of which every layer below has errors of its own
+        with asking(name, revision=revision):
+            return HfApi().dataset_info(name, revision=revision).sha
+    except NoSuchRepo as error:
+        raise ExcotError(f"there is no folder {name}, and {error.problem}", error.remedy) from error
+    except Refused:
+        raise
+    except ExcotError as error:  # the network, or the Hub itself
         if _is_cached(name, revision):
             return None
-        raise ExcotError(
-            f"{neither}the Hub cannot be asked ({first_line(error)})", "check --dataset_name and the network"
-        ) from None
+        raise ExcotError(f"there is no folder {name}, and {error.problem}", error.remedy) from error
 
 
 def _is_cached(name: str, revision: str | None) -> bool:
