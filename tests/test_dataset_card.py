@@ -115,9 +115,9 @@ def test_license_source_and_citation_are_those_of_the_benchmark(tmp_path, benchm
     assert "A model trained on them cannot be scored on them" in card
 
 
-def test_newer_rounds_and_more_finished_datasets_are_the_default(tmp_path):
+def test_the_most_finished_dataset_of_the_newest_round_that_has_it_is_the_default(tmp_path):
     stages: dict[str, Any] = {}
-    for name in ("scores", "questions", "generations", "details", "verified", "sft", "pairs", "generations_round2"):
+    for name in ("scores", "questions", "generations", "details", "verified", "sft", "pairs", "pairs_round2"):
         stages[name] = entry(name, 1, **({"systems": {}} if name == "scores" else {}))
         configs = front_of(dataset_card(tmp_path, {"stages": stages}, "run"))["configs"]
         assert [config["config_name"] for config in configs if config.get("default")] == [name]

@@ -21,6 +21,10 @@ class NoSuchRepo(Refused):
     """There is no such repository, or it may not be seen."""
 
 
+class Conflict(Refused):
+    """Somebody else was faster."""
+
+
 _AGAIN = "start the same command again: what was uploaded stays there"
 
 
@@ -53,6 +57,12 @@ def asking(repo: str, kind: str = "dataset", revision: str | None = None) -> Ite
         raise _unknown() from error
     except OfflineModeIsEnabled as error:
         raise ExcotError("the Hub is not asked while HF_HUB_OFFLINE is set", "unset it") from error
+    except RuntimeError as error:  # of an upload, whose own reason stands behind it
+        cause = error.__cause__ or error
+        raise ExcotError(
+            f"an upload to the Hub failed ({without_queries(first_line(error))}: {without_queries(first_line(cause))})",
+            f"check the network, then {_AGAIN}",
+        ) from error
     except (HTTPError, ConnectionError) as error:
         raise ExcotError(
             f"the connection to the Hub failed ({without_queries(first_line(error))})",
@@ -114,7 +124,7 @@ def _refusal(repo: str, kind: str, revision: str | None, error: HfHubHTTPError) 
             f"name yourself or an organisation of yours, and use a token that may write{other}",
         )
     if status in (409, 412):
-        return ExcotError(f"{repo} changed while it was being written ({said})", _AGAIN)
+        return Conflict(f"{repo} changed while it was being written ({said})", _AGAIN)
     if status == 413:
         return ExcotError(f"a file is too large for the Hub ({said})", "split it")
     if status == 429:

@@ -165,7 +165,7 @@ def _configs(existing: Any, stages: dict[str, Entry]) -> list[Any]:
 def _most_finished(stages: dict[str, Entry]) -> str:
     def finished(dataset: str) -> tuple[int, int]:
         stage, round = parse_name(dataset) or ("scores", 0)
-        return round, -_DEFAULT_FIRST.index(stage)
+        return -_DEFAULT_FIRST.index(stage), round
 
     return max(stages, key=finished)
 

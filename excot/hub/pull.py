@@ -60,7 +60,8 @@ def pull(config: PullConfig) -> str:
     if not remote.manifest["stages"]:
         raise ExcotError(f"{config.repo} is no dataset of excot's: it has no {MANIFEST}", "load it with load_dataset")
     run = Run(config.run)
-    if run.folder.exists() and not run.manifest["stages"] and any(run.folder.iterdir()):
+    others = [path for path in run.folder.glob("*") if path != run.private]  # which a pull that was cut off has made
+    if others and not run.manifest["stages"]:
         raise ExcotError(f"{run.folder} holds something else", "give a folder that is new, empty, or a run folder")
     if config.dry_run:
         merge = _merge(run, Sync.read(run, repo), remote, config.overwrite)

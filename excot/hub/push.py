@@ -14,7 +14,7 @@ from ..atomic import replace_text
 from ..config import PushConfig, StageConfig
 from ..errors import ExcotError
 from ..run import Run, locked
-from .asking import NoSuchRepo, asking
+from .asking import Conflict, NoSuchRepo, asking
 from .card import own_words, read_card
 from .dataset_card import write_card
 from .plan import Plan, files, in_bytes, make_plan
@@ -71,8 +71,11 @@ def _push(run: Run, config: PushConfig) -> str:
             f"{config.repo} has a tag {config.tag} already, at {tagged[:7]}", "give another --tag, or --overwrite-tag"
         )
     if plan.changes:
-        # Whoever commits first wins, and the other one is told: the Hub refuses a parent that is no longer the last.
-        commit, _ = _commit(run, config, plan, remote, sync)
+        try:
+            commit, _ = _commit(run, config, plan, remote, sync)
+        except Conflict:  # whoever commits first wins: the Hub takes no commit onto one that is no longer the last
+            _refuse_moved(run, config, sync, Remote.open(config.repo), plan)
+            raise
         remote = Remote.open(config.repo, commit)
     run.set_local(repo=config.repo)
     replace_text(run.folder / CARD, plan.card)
