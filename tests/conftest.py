@@ -62,6 +62,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """The stand-in for the Hub, which the clients in this process use; it must know every page they ask for."""
     from hub import HubServer
 
+    monkeypatch.setattr("excot.hub.asking.PAUSES", ())
     with HubServer() as hub:
         hub.online(monkeypatch, tmp_path / "home")
         yield hub

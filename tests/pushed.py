@@ -1,4 +1,4 @@
-"""Run folders on the tests' Hub: one with every dataset, copies of it, and what is there compared with what is here."""
+"""Run folders on the tests' Hub: one with every dataset, copies of it, and what is there beside what is here."""
 
 from __future__ import annotations
 

@@ -57,7 +57,9 @@ def test_what_is_not_on_the_hub_is_said_in_one_line(hub, world, tmp_path):
         return found
 
     assert "the dataset team/shop has no revision 'v2'" in line(dataset_name="team/shop", dataset_revision="v2")
-    assert "there is no folder team/gone, and there is no dataset team/gone on the Hub" in line(dataset_name="team/gone")
+    assert "there is no folder team/gone, and there is no dataset team/gone on the Hub" in line(
+        dataset_name="team/gone"
+    )
     error = line(dataset_name="team/shop", dataset_revision="v1", dataset_config="pears")
     assert "team/shop@v1 has no dataset config 'pears': it has questions, generations, verified, sft, pairs" in error
     databases = train(

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import ExcotError, first_line
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
+
+T = TypeVar("T")
+log = logging.getLogger("excot")
+
+
+class Passing(ExcotError):
+    """The Hub or the network failed; a little later it may not."""
 
 
 class Refused(ExcotError):
@@ -24,6 +33,9 @@ class NoSuchRepo(Refused):
 class Conflict(Refused):
     """Somebody else was faster."""
 
+
+PAUSES = (2.0, 8.0, 30.0)
+"""Seconds to wait before trying again; what the clients themselves repeat comes on top."""
 
 _AGAIN = "start the same command again: what was uploaded stays there"
 
@@ -58,13 +70,13 @@ def asking(repo: str, kind: str = "dataset", revision: str | None = None) -> Ite
     except OfflineModeIsEnabled as error:
         raise ExcotError("the Hub is not asked while HF_HUB_OFFLINE is set", "unset it") from error
     except RuntimeError as error:  # of an upload, whose own reason stands behind it
-        cause = error.__cause__ or error
-        raise ExcotError(
-            f"an upload to the Hub failed ({without_queries(first_line(error))}: {without_queries(first_line(cause))})",
+        reasons = [without_queries(first_line(reason)) for reason in (error, error.__cause__) if reason]
+        raise Passing(
+            f"an upload to the Hub failed ({': '.join(reasons)})",
             f"check the network, then {_AGAIN}",
         ) from error
     except (HTTPError, ConnectionError) as error:
-        raise ExcotError(
+        raise Passing(
             f"the connection to the Hub failed ({without_queries(first_line(error))})",
             f"check the network, then {_AGAIN}",
         ) from error
@@ -75,6 +87,21 @@ def asking(repo: str, kind: str = "dataset", revision: str | None = None) -> Ite
                 "mend the YAML at the top of README.md in the folder",
             ) from error
         raise ExcotError(f"the Hub's reply makes no sense ({without_queries(first_line(error))})", _AGAIN) from error
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """Do what can be repeated from its beginning again where the Hub or the network failed.
+
+    Raises:
+        Passing: it failed to the end.
+    """
+    for pause in PAUSES:
+        try:
+            return work()
+        except Passing as error:
+            log.warning("%s; trying again in %.0f s", error.problem, pause)
+            time.sleep(pause)
+    return work()
 
 
 def _refusal(repo: str, kind: str, revision: str | None, error: HfHubHTTPError) -> ExcotError:
@@ -128,9 +155,9 @@ def _refusal(repo: str, kind: str, revision: str | None, error: HfHubHTTPError) 
     if status == 413:
         return ExcotError(f"a file is too large for the Hub ({said})", "split it")
     if status == 429:
-        return ExcotError("the Hub takes no more requests for now", f"wait a few minutes, then {_AGAIN}")
+        return Passing("the Hub takes no more requests for now", f"wait a few minutes, then {_AGAIN}")
     if status >= 500:
-        return ExcotError(f"the Hub fails (status {status}: {said})", f"see status.huggingface.co; then {_AGAIN}")
+        return Passing(f"the Hub fails (status {status}: {said})", f"see status.huggingface.co; then {_AGAIN}")
     return ExcotError(f"the Hub refused {repo} (status {status}: {said})", "mend what it names, then start again")
 
 

@@ -21,7 +21,7 @@ from ..errors import ExcotError, named
 from ..execution import file_hash
 from ..run import Run, locked
 from ..stages import in_order, parse_name
-from .asking import asking
+from .asking import asking, patiently
 from .card import own_words
 from .dataset_card import write_card
 from .plan import content_of, files, in_bytes
@@ -55,14 +55,18 @@ def pull(config: PullConfig) -> str:
         ExcotError: there is no such repository, revision or manifest, the Hub cannot be asked, or what the folder
             holds would be lost.
     """
-    repo, _, revision = config.repo.partition("@")
-    remote = Remote.open(repo, revision or None)
-    if not remote.manifest["stages"]:
-        raise ExcotError(f"{config.repo} is no dataset of excot's: it has no {MANIFEST}", "load it with load_dataset")
     run = Run(config.run)
     others = [path for path in run.folder.glob("*") if path != run.private]  # which a pull that was cut off has made
     if others and not run.manifest["stages"]:
         raise ExcotError(f"{run.folder} holds something else", "give a folder that is new, empty, or a run folder")
+    return patiently(lambda: _pull(config))
+
+
+def _pull(config: PullConfig) -> str:
+    repo, _, revision = config.repo.partition("@")
+    remote, run = Remote.open(repo, revision or None), Run(config.run)
+    if not remote.manifest["stages"]:
+        raise ExcotError(f"{config.repo} is no dataset of excot's: it has no {MANIFEST}", "load it with load_dataset")
     if config.dry_run:
         merge = _merge(run, Sync.read(run, repo), remote, config.overwrite)
         return f"would download {_sizes(merge.wanted, remote)} of {config.repo} into {run.folder}"

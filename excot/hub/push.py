@@ -14,7 +14,7 @@ from ..atomic import replace_text
 from ..config import PushConfig, StageConfig
 from ..errors import ExcotError
 from ..run import Run, locked
-from .asking import Conflict, NoSuchRepo, asking
+from .asking import Conflict, NoSuchRepo, asking, patiently
 from .card import own_words, read_card
 from .dataset_card import write_card
 from .plan import Plan, files, in_bytes, make_plan
@@ -39,8 +39,7 @@ def push(config: PushConfig) -> str:
     if config.dry_run:
         return _dry_run(run, config)
     with locked(run):
-        run = Run(config.run)
-        return _open_request(run, config) if config.create_pr else _push(run, config)
+        return patiently(lambda: (_open_request if config.create_pr else _push)(Run(config.run), config))
 
 
 def check_before(config: StageConfig) -> None:
@@ -52,7 +51,7 @@ def check_before(config: StageConfig) -> None:
     """
     run, options = Run(config.out), push_options(config)
     _check_tag(options.tag)
-    _refuse_moved(run, options, Sync.read(run, options.repo), _open(options))
+    _refuse_moved(run, options, Sync.read(run, options.repo), patiently(lambda: _open(options)))
 
 
 def push_options(config: StageConfig) -> PushConfig:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import import_error
+from ..models import model_commit
 from .base import BackendError, Candidate, Completion, FatalBackendError, Message, Sampling
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Transformers:
         self._batch_size = batch_size
         self._tokenizer, self._model = _load(model, device, dtype)
         self._context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        self.revision: str | None = getattr(self._model.config, "_commit_hash", None)  # of a model from the Hub
+        self.revision = model_commit(model)
         self.end_ids = end_ids(self._tokenizer, self._model)
         pad = self._tokenizer.pad_token_id
         self._pad_id = (self.end_ids or [0])[0] if pad is None else pad  # masked, so any token will do

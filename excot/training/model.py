@@ -6,8 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ExcotError
-from .source import first_line
+from ..errors import ExcotError, first_line
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -9,11 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ExcotError
+from ..errors import ExcotError, first_line
 from ..terminal import fail, talk_on_stderr
 from .recipe import given_options
 from .settings import check_settings
-from .source import first_line
 
 if TYPE_CHECKING:
     from trl import TrlParser

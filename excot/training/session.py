@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ExcotError
+from ..errors import ExcotError, first_line
 from ..models import model_commit
 from .arguments import RecipeArguments
 from .data import Data, load_data
@@ -17,7 +17,6 @@ from .model import adapter_base, load_config, load_tokenizer, set_model_options,
 from .output import Output, record_of
 from .plan import plan
 from .recipe import launched
-from .source import first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
