@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import done
 
 from excot import cli
 from excot.options import from_dict
@@ -17,6 +18,7 @@ from excot.options import from_dict
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 TRAINING = (ROOT / "docs" / "training.md").read_text("utf-8")
+HUB = (ROOT / "docs" / "hub.md").read_text("utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -30,10 +32,10 @@ def commands(page: str) -> list[str]:
     return [line for line in "".join(shown).replace("\\\n", " ").splitlines() if line.strip()]
 
 
-def console_steps() -> list[tuple[str, list[str]]]:
+def console_steps(page: str) -> list[tuple[str, list[str]]]:
     """Every ``$ command`` of the console blocks with the lines shown below it."""
     steps: list[tuple[str, list[str]]] = []
-    for line in "".join(blocks("console")).splitlines():
+    for line in "".join(blocks("console", page)).splitlines():
         if line.startswith("$ "):
             steps.append((line[2:], []))
         else:
@@ -42,30 +44,44 @@ def console_steps() -> list[tuple[str, list[str]]]:
 
 
 def as_pattern(lines: list[str]) -> str:
-    """A line of three dots stands for any lines."""
-    return "".join(r"(?:.*\n)*" if line == "..." else re.escape(line) + "\n" for line in lines)
+    """A line of three dots stands for any lines; within a line they stand for any text."""
+    patterns = (re.escape(line).replace(re.escape("..."), ".*") + "\n" for line in lines)
+    return "".join(r"(?:.*\n)*" if line == ".*\n" else line for line in patterns)
+
+
+def run_console(page: str, folder: Path, **environment: str) -> int:
+    """Run a page's console sessions in a folder; how many commands there were."""
+    environment = {**os.environ, "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", **environment}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    ran = 0
+    for command, shown in console_steps(page):
+        if command.startswith("source "):
+            continue  # the test runs in that environment already
+        command = command.replace("make demo", "excot demo --out runs/demo")
+        ended = subprocess.run(
+            ["bash", "-c", command], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, timeout=120, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stdout
+        assert re.fullmatch(as_pattern(shown), ended.stdout), f"$ {command}\n{ended.stdout}"
+        ran += 1
+    return ran
 
 
 def test_console_sessions_print_what_the_readme_shows(tmp_path: Path, shared_data: Path) -> None:
     (tmp_path / "spider").symlink_to(shared_data / "spider")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    ran = 0
-    for command, shown in console_steps():
-        if command.startswith("source "):
-            continue  # the test runs in that environment already
-        command = command.replace("make demo", "excot demo --out runs/demo")
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout
-        assert re.fullmatch(as_pattern(shown), done.stdout), f"$ {command}\n{done.stdout}"
-        ran += 1
-    assert ran >= 7
+    assert run_console(README, tmp_path, HF_HUB_OFFLINE="1") >= 7
 
 
-@pytest.mark.parametrize("line", [*commands(README), *commands(TRAINING)])
+def test_the_page_of_the_hub_shows_what_is_printed(tmp_path: Path) -> None:
+    from hub import HubServer
+
+    done("demo", "--out", tmp_path / "runs" / "demo")
+    with HubServer() as hub:
+        assert run_console(HUB, tmp_path, **hub.environment(tmp_path / "home")) == 3
+
+
+@pytest.mark.parametrize("line", [*commands(README), *commands(TRAINING), *commands(HUB)])
 def test_every_other_command_is_accepted(line: str) -> None:
     words = shlex.split(line)
     if words[0] != "excot" or words[1] == "train":
@@ -118,8 +134,9 @@ def test_the_slurm_script_starts_one_launcher_a_node_with_the_rank_of_its_node(t
 
 
 def test_the_python_of_the_readme_compiles_and_its_names_exist() -> None:
-    for block in blocks("python", TRAINING):
-        compile(block, "training.md", "exec")
+    for page in (TRAINING, HUB):
+        for block in blocks("python", page):
+            compile(block, "page", "exec")
     for block in blocks("python"):
         compile(block, "README.md", "exec")
         imports = "\n".join(line for line in block.splitlines() if line.startswith(("from ", "import ")))
