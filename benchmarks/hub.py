@@ -47,7 +47,7 @@ def run(rows: int = ROWS) -> list[dict[str, Any]]:
             "rows": rows,
             "last": rows - 1,
         }
-        with HubServer(large=folder / "large") as hub:
+        with HubServer(folder / "large") as hub:
             environment = {**os.environ, **hub.environment(folder / "home"), "PYTHONPATH": str(ROOT)}
             steps = {"write": _WRITE, "push": _PUSH, "load_dataset": _LOAD, "streamed": _STREAM, "pull": _PULL}
             for what, program in steps.items():
