@@ -12,23 +12,42 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import planted
+
 from excot import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class Finished(NamedTuple):
-    """How a command ended: its exit code and what it wrote."""
-
+class _Ending(NamedTuple):
     code: int
     out: str
     err: str
+
+
+class Finished(_Ending):
+    """How a command ended: its exit code and what it wrote, in which there is no planted secret."""
+
+    def __new__(cls, code: int, out: str, err: str) -> Finished:
+        planted.see_none_in(out, "what a command printed")
+        planted.see_none_in(err, "what a command wrote to stderr")
+        return super().__new__(cls, code, out, err)
 
     def error(self) -> str:
         """The one error line, warnings aside; any other line on stderr fails the test."""
         lines = [line for line in self.err.splitlines() if not line.startswith("warning: ")]
         assert len(lines) == 1 and lines[0].startswith("excot: "), self.err
         return lines[0].removeprefix("excot: ")
+
+
+class Process(subprocess.Popen):
+    """A process whose output is searched for planted secrets when it is collected."""
+
+    def communicate(self, *arguments: Any, **options: Any) -> Any:
+        out, err = super().communicate(*arguments, **options)
+        planted.see_none_in(out, "what a process printed")
+        planted.see_none_in(err, "what a process wrote to stderr")
+        return out, err
 
 
 def excot(*arguments: object) -> Finished:
@@ -65,7 +84,7 @@ def python(
 def _start(command: list[str], environment: Mapping[str, str] | None, **options: Any) -> subprocess.Popen[str]:
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, **(environment or {})}, **settings)
+    return Process(command, env={**os.environ, "PYTHONPATH": path, **(environment or {})}, **settings)
 
 
 @contextmanager

@@ -8,11 +8,46 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import planted
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported; no test asks the real Hub
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+WRITTEN = pytest.StashKey[Path]()
+LEAKS = pytest.StashKey[list[str]]()
+_captured: list[str] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _written(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where the tests of this session write is searched for planted secrets when it ends."""
+    pytestconfig.stash[WRITTEN] = tmp_path_factory.getbasetemp()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "teardown":  # with all that was captured of the test before
+        _captured.extend(
+            f"{title.lower()} of {report.nodeid}" for title, text in report.sections if planted.holds(text)
+        )
+
+
+@pytest.hookimpl(trylast=True)  # after what the session ends with, which may still write
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    folder = session.config.stash.get(WRITTEN, None)
+    files = [f"{folder}/{name}" for name in planted.files_with_secrets(folder)] if folder else []
+    session.config.stash[LEAKS] = leaks = [planted.hidden(place) for place in [*_captured, *files]]
+    if leaks:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if leaks := config.stash.get(LEAKS, None):
+        terminalreporter.section("FAILED: a planted secret was written", red=True, bold=True)
+        for place in leaks:
+            terminalreporter.line(place, red=True)
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +102,16 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
         hub.online(monkeypatch, tmp_path / "home")
         yield hub
     assert hub.unknown == []
+
+
+@pytest.fixture
+def api(hub: Any) -> Any:
+    """A client of the Hub that has a dataset to write to."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo("team/birds", repo_type="dataset")
+    return api
 
 
 @pytest.fixture(scope="session")

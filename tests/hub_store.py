@@ -1,13 +1,15 @@
-"""What the tests' Hub keeps: repositories with their branches, tags, pull requests and commits, all in memory."""
+"""What the tests' Hub keeps: repositories with their branches, tags, pull requests and commits."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
+
+from hub_contents import Content, checksum
 
 LFS_SUFFIXES = (".arrow", ".bin", ".gz", ".onnx", ".parquet", ".pt", ".safetensors", ".sqlite", ".zip")
 LFS_FROM_BYTES = 10 * 2**20
@@ -29,13 +31,17 @@ def is_lfs(path: str, sample: bytes, size: int) -> bool:
 class File:
     """One file at one commit."""
 
-    content: bytes
+    stored: Content
     lfs: bool = False
+
+    @property
+    def content(self) -> bytes:
+        return bytes(self.stored)
 
     @cached_property
     def about(self) -> dict[str, Any]:
         """Size and checksums, under all the names that the different listings have for them."""
-        size, sha256 = len(self.content), hashlib.sha256(self.content).hexdigest()
+        size, sha256 = len(self.stored), checksum(self.stored)
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
         kept = pointer if self.lfs else self.content  # by git itself
         blob = hashlib.sha1(b"blob %d\0" % len(kept) + kept).hexdigest()
@@ -56,8 +62,16 @@ class Commit:
     parent: Commit | None
     title: str
     message: str
+    author: str
     date: str
     files: Mapping[str, File]
+
+    def history(self) -> Iterator[Commit]:
+        """The commits that led here, the newest first."""
+        commit: Commit | None = self
+        while commit is not None:
+            yield commit
+            commit = commit.parent
 
 
 class Repo:
@@ -65,18 +79,21 @@ class Repo:
 
     Attributes:
         branches, tags, pull_requests: the commit that each of them points to; pull requests are called ``refs/pr/1``.
+        opened_by: the user who opened each pull request.
         commits: all of them by their ids.
         lfs: the large contents that were uploaded, by their checksums, whether a commit uses them or not.
     """
 
     def __init__(self, kind: str, repo_id: str, private: bool = False, sdk: str | None = None):
         self.kind, self.id, self.private, self.sdk = kind, repo_id, private, sdk
+        self.namespace = repo_id.split("/")[0]
         self.path = repo_id if kind == "model" else f"{kind}s/{repo_id}"
         self.branches: dict[str, Commit] = {}
         self.tags: dict[str, Commit] = {}
         self.pull_requests: dict[str, Commit] = {}
+        self.opened_by: dict[str, str] = {}
         self.commits: dict[str, Commit] = {}
-        self.lfs: dict[str, bytes] = {}
+        self.lfs: dict[str, Content] = {}
         attributes = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
         self.record("main", {".gitattributes": File(attributes.encode())}, "initial commit")
 
@@ -93,12 +110,31 @@ class Repo:
         return named[revision] if revision in named else commits[0]
 
     def record(
-        self, ref: str, files: Mapping[str, File], title: str, message: str = "", parent: Commit | None = None
+        self,
+        ref: str,
+        files: Mapping[str, File],
+        title: str,
+        message: str = "",
+        parent: Commit | None = None,
+        author: str = "system",
     ) -> Commit:
         """Make a commit on a branch or pull request, new or old."""
         oid = hashlib.sha1(f"{self.kind} {self.id} {len(self.commits)} {title}".encode()).hexdigest()
         date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        refs = self.pull_requests if ref.startswith("refs/pr/") else self.branches
-        self.commits[oid] = refs[ref] = Commit(oid, parent, title, message, date, dict(files))
-        self.lfs |= {file.etag: file.content for file in files.values() if file.lfs}
+        refs = self.branches
+        if ref.startswith("refs/pr/"):
+            refs = self.pull_requests
+            self.opened_by.setdefault(ref, author)
+        self.commits[oid] = refs[ref] = Commit(oid, parent, title, message, author, date, dict(files))
+        self.lfs |= {file.etag: file.stored for file in files.values() if file.lfs}
         return refs[ref]
+
+    def blobs(self) -> Iterator[tuple[str, Content]]:
+        """Every content of any commit once, and what was uploaded for none, each with a path to name it by."""
+        seen: set[str] = set()
+        for commit in self.commits.values():
+            for path, file in commit.files.items():
+                if file.etag not in seen:
+                    seen.add(file.etag)
+                    yield path, file.stored
+        yield from ((f"an uploaded {oid}", stored) for oid, stored in self.lfs.items() if oid not in seen)

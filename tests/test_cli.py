@@ -18,6 +18,7 @@ import datasets
 import pytest
 from chain import cot, make_data, make_run, replay, rows_of
 from command import ROOT, done, excot, python, start
+from planted import OPENAI_KEY, PASSWORD
 from servers import ChatServer, Reply, Request, chat, failure
 
 import excot as package
@@ -274,12 +275,11 @@ def test_the_doctor_asks_the_endpoint_and_says_in_one_line_what_is_wrong_with_it
 
 
 def test_a_key_is_in_no_output_and_in_no_file(tmp_path, monkeypatch):
-    key, password = "sk-recognisable-1234567890", "open-sesame"
-    monkeypatch.setenv("OPENAI_API_KEY", key)
+    monkeypatch.setenv("OPENAI_API_KEY", OPENAI_KEY)
     out = make_run(tmp_path, 3)
-    refusal = failure(401, f"Incorrect API key provided: {key}")
+    refusal = failure(401, f"Incorrect API key provided: {OPENAI_KEY}")
     with ChatServer([refusal, refusal], otherwise=lambda request: chat("SELECT 1")) as server:
-        plain, named = server.url, server.url.replace("://", f"://me:{password}@")
+        plain, named = server.url, server.url.replace("://", f"://me:{PASSWORD}@")
         said = [
             excot("doctor", "--backend", "openai", "--model", "tiny", "--base-url", plain),
             excot("generate", "--out", out, "--model", "tiny", "--concurrency", 1, "--debug", "--base-url", plain),
@@ -288,10 +288,10 @@ def test_a_key_is_in_no_output_and_in_no_file(tmp_path, monkeypatch):
         ]
     assert [result.code for result in said] == [1, 1, 0, 0]
     credentials = [request.headers["authorization"] for request in server.requests]
-    assert credentials[0] == f"Bearer {key}" and credentials[-1].startswith("Basic "), "both were used"
+    assert credentials[0] == f"Bearer {OPENAI_KEY}" and credentials[-1].startswith("Basic "), "both were used"
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) > 5
-    for secret in (key, password, credentials[-1].removeprefix("Basic ")):
+    for secret in (OPENAI_KEY, PASSWORD, credentials[-1].removeprefix("Basic ")):
         assert all(secret not in result.out + result.err for result in said)
         assert not [path for path in written if secret.encode() in path.read_bytes()]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from chain import answers, ask, finished, make_data, make_run, place, read_data, rows_of
+from planted import AZURE_KEY, OPENAI_KEY, PASSWORD
 from servers import ChatServer, Reply, Request, chat, failure, obedient
 
 from excot import cli
@@ -18,8 +19,6 @@ from excot.config import GenerateConfig, SftConfig
 from excot.errors import ExcotError
 from excot.llm.base import FatalBackendError
 from excot.run import Run
-
-KEY = "sk-proj-Abc123_secret-Xyz789"
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -204,7 +203,7 @@ def test_a_mistyped_model_is_mended_by_typing_it_right(tmp_path: Path) -> None:
 # -- secrets, prompts, other backends
 
 
-@pytest.mark.parametrize("secret", [KEY, "pass-word"])
+@pytest.mark.parametrize("secret", [OPENAI_KEY, PASSWORD], ids=["key", "password"])
 def test_a_secret_is_in_no_file_even_where_the_endpoint_echoes_it(
     secret: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -216,13 +215,13 @@ def test_a_secret_is_in_no_file_even_where_the_endpoint_echoes_it(
         return failure(400, f"bad request by {request.headers['authorization']} ({secret})")
 
     with ChatServer(otherwise=echo) as server:
-        if secret == KEY:
-            monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        if secret == OPENAI_KEY:
+            monkeypatch.setenv("OPENAI_API_KEY", secret)
             url = server.url
         else:
             url = server.url.replace("://", f"://me:{secret}@")
         assert cli.main(["generate", "--out", out, "--model", "tiny", "--n", "1", "--base-url", url]) == 0
-    credentials = secret if secret == KEY else base64.b64encode(b"me:pass-word").decode()
+    credentials = secret if secret == OPENAI_KEY else base64.b64encode(f"me:{secret}".encode()).decode()
     assert all(request.headers["authorization"].endswith(credentials) for request in server.requests)
     printed = capsys.readouterr()
     contents = [path.read_bytes().decode("latin-1") for path in Path(out).rglob("*") if path.is_file()]
@@ -280,7 +279,7 @@ def test_azure_is_asked_at_its_own_address_and_never_named_by_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = make_run(tmp_path, 3)
-    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "0123456789abcdef")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", AZURE_KEY)
     monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
     with ChatServer() as server:
         monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.url.removesuffix("/v1"))
@@ -290,7 +289,7 @@ def test_azure_is_asked_at_its_own_address_and_never_named_by_its_key(
     assert [len(row["candidates"]) for row in rows_of(out, "generations")] == [2] * 3
     manifest = (Path(out) / "manifest.json").read_text()
     assert '"api_version": "2024-10-21"' in manifest
-    assert "0123456789abcdef" not in manifest
+    assert AZURE_KEY not in manifest
 
 
 def test_a_local_model_goes_through_the_stage_as_an_endpoint_does(tmp_path: Path, llama_folder: Path) -> None:

@@ -9,13 +9,12 @@ import pytest
 from asked import ask, the_error
 from hypothesis import given
 from hypothesis import strategies as st
+from planted import AZURE_KEY, OPENAI_KEY, PASSWORD, holds
 from servers import ChatServer, Reply, Request
 
 from excot.llm.base import FatalBackendError
 from excot.llm.endpoint import public_url, redact
 from excot.llm.openai import OpenAI
-
-KEY = "sk-proj-Abc123_secret-Xyz789"
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -27,7 +26,7 @@ def test_a_missing_key_is_named() -> None:
 
 @pytest.mark.parametrize("name", ["AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT", "OPENAI_API_VERSION"])
 def test_each_variable_that_azure_misses_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "0123456789abcdef")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", AZURE_KEY)
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://somewhere.openai.azure.com")
     monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
     monkeypatch.delenv(name)
@@ -43,21 +42,21 @@ def test_a_server_of_ones_own_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_key_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", f"  {KEY}\n")
+    monkeypatch.setenv("OPENAI_API_KEY", f"  {OPENAI_KEY}\n")
     with ChatServer() as server:
         ask(OpenAI("tiny", server.url))
-    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    assert server.requests[0].headers["authorization"] == f"Bearer {OPENAI_KEY}"
 
 
 def test_a_key_with_a_typographic_quote_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "“hidden-value”")
+    monkeypatch.setenv("OPENAI_API_KEY", f"“{OPENAI_KEY}”")
     with pytest.raises(FatalBackendError, match="OPENAI_API_KEY holds characters") as caught:
         OpenAI("gpt")
-    assert "hidden" not in str(caught.value)
+    assert not holds(str(caught.value))
 
 
 def test_azure_asks_the_deployment_with_version_and_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "0123456789abcdef")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", AZURE_KEY)
     monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
     with ChatServer() as server:
         monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.url.removesuffix("/v1"))
@@ -65,7 +64,7 @@ def test_azure_asks_the_deployment_with_version_and_key(monkeypatch: pytest.Monk
         ask(backend, n=2)
     request = server.requests[0]
     assert request.path == "/openai/deployments/my-deployment/chat/completions?api-version=2024-10-21"
-    assert request.headers["api-key"] == "0123456789abcdef"
+    assert request.headers["api-key"] == AZURE_KEY
     assert backend.describe()["azure"] is True
     assert backend.describe()["api_version"] == "2024-10-21"
 
@@ -80,20 +79,21 @@ def test_a_server_that_echoes_our_credentials_leaks_nothing(
         seen = [request.headers.get("authorization"), request.headers.get("api-key")]
         return Reply({"error": {"message": f"{'x' * padding} {seen}"}}, status)
 
-    azure_key = "0123456789abcdef0123456789abcdef"
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("AZURE_OPENAI_API_KEY", azure_key)
+    monkeypatch.setenv("OPENAI_API_KEY", OPENAI_KEY)
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", AZURE_KEY)
     monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
     with ChatServer(otherwise=echo) as server:
-        url = server.url.replace("://", "://user:pass-word@") if how == "password" else server.url
+        url = server.url.replace("://", f"://user:{PASSWORD}@") if how == "password" else server.url
         backend = OpenAI("tiny", url, azure=how == "azure key", max_retries=0)
         error = the_error(backend)
         sent = str(server.requests[0].headers)
-    secret = {"key": KEY, "azure key": azure_key, "password": base64.b64encode(b"user:pass-word").decode()}[how]
+    basic = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
+    secret = {"key": OPENAI_KEY, "azure key": AZURE_KEY, "password": basic}[how]
     assert secret in sent
     shown = f"{error} {error.args} {backend.describe()} {''.join(traceback.format_exception(error))}"
     assert "[redacted" in shown
-    for part in (secret[:12], secret[-12:], "pass-word"):
+    assert not holds(shown)
+    for part in (secret[:12], secret[-12:]):
         assert part not in shown
 
 

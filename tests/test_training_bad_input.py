@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command import python
+from planted import HUB_TOKEN
 from training import World, environment, launch, start, train
 
 pytest.importorskip("trl")
@@ -140,8 +141,8 @@ def test_settings_that_make_no_sense(refused, world, tmp_path):
     error = refused(eval_strategy="steps", eval_steps=1, metric_for_best_model="exec_acc", test_split_size=0.1)
     assert "metric_for_best_model is exec_acc, which is not measured" in error
     assert "give a --test_split_size" in refused(eval_strategy="steps", eval_steps=1)
-    assert "hub_token is not taken from files or flags" in refused(hub_token="hf_secret")
-    assert "hf_secret" not in refused(hub_token="hf_secret")
+    assert "hub_token is not taken from files or flags" in refused(hub_token=HUB_TOKEN)
+    assert HUB_TOKEN not in refused(hub_token=HUB_TOKEN)
     assert "resume_from_checkpoint: there is no folder x" in refused(resume_from_checkpoint="x")
     assert "data was made with direct-" in refused(prompt="cot")
 
