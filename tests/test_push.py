@@ -179,6 +179,8 @@ def test_a_tag_is_moved_only_when_told(hub, run):
     assert len(hub.repos["dataset", REPO].commits) == commits
     done("push", run, REPO, "--tag", "v1", "--overwrite-tag")
     assert hub.repos["dataset", REPO].tags["v1"] is hub.repos["dataset", REPO].branches["main"]
+    go_on(run, round=2)
+    assert "has a tag v1 already" in refused("push", run, REPO, "--tag", "v1", "--dry-run")
 
 
 @pytest.mark.parametrize("tag", ["v 1", "-v1", "a..b", "v1.lock", "v/1", "ä b"])

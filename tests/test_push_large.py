@@ -50,7 +50,7 @@ def test_a_dataset_of_many_rows_is_pushed_and_loaded_in_little_memory(tmp_path):
     run = tmp_path / "run"
     write(str(run), 10_000)
     rows = Run(run).manifest["stages"]["verified"]["rows"]
-    load = f'from datasets import load_dataset as load\nassert len(load({REPO!r}, "verified", split="train")) == {rows}'
+    load = f'import datasets as d\nassert len(d.load_dataset({REPO!r}, "verified", split="train")) == {rows}'
     with HubServer(tmp_path / "large") as hub:
         push = f"from excot.cli import main; assert main(['push', {str(run)!r}, {REPO!r}]) == 0"
         assert peak(push, hub, tmp_path / "home") < LIMIT

@@ -64,11 +64,7 @@ def _push(run: Run, config: PushConfig) -> str:
     plan = make_plan(run, config, remote, sync)
     if not config.overwrite_remote:
         _refuse_moved(run, config, sync, remote, plan)
-    tagged = _tagged(config) if config.tag else None
-    if tagged and not config.overwrite_tag and (tagged != remote.commit or plan.changes):
-        raise ExcotError(
-            f"{config.repo} has a tag {config.tag} already, at {tagged[:7]}", "give another --tag, or --overwrite-tag"
-        )
+    tagged = _tagged(config, plan, remote)
     if plan.changes:
         try:
             commit, _ = _commit(run, config, plan, remote, sync)
@@ -165,13 +161,20 @@ def _check_tag(tag: str | None) -> None:
         raise ExcotError(f"--tag is {tag!r}", "give a name such as v1: letters, digits and . _ + -")
 
 
-def _tagged(config: PushConfig) -> str | None:
-    """The commit that the tag is at, if it exists."""
+def _tagged(config: PushConfig, plan: Plan, remote: Remote) -> str | None:
+    """The commit that the tag is at, if it exists; refused where it would have to move and may not."""
     from huggingface_hub import HfApi
 
+    if not config.tag:
+        return None
     with asking(config.repo):
         tags = HfApi().list_repo_refs(config.repo, repo_type="dataset").tags
-    return next((tag.target_commit for tag in tags if tag.name == config.tag), None)
+    tagged = next((tag.target_commit for tag in tags if tag.name == config.tag), None)
+    if tagged and not config.overwrite_tag and (tagged != remote.commit or plan.changes):
+        raise ExcotError(
+            f"{config.repo} has a tag {config.tag} already, at {tagged[:7]}", "give another --tag, or --overwrite-tag"
+        )
+    return tagged
 
 
 def _tag(config: PushConfig, commit: str, exists: bool) -> None:
@@ -193,6 +196,8 @@ def _dry_run(run: Run, config: PushConfig) -> str:
     plan = make_plan(run, config, remote, sync)
     if not (config.overwrite_remote or config.create_pr):
         _refuse_moved(run, config, sync, remote, plan)
+    if remote.commit:
+        _tagged(config, plan, remote)
     kind = f"{'private' if remote.private else 'public'} {'repository' if remote.commit else 'new repository'}"
     lines = [f"would push to the {kind} {config.repo}: {plan.counts()}"]
     lines += [f"  upload  {path}  {in_bytes(plan.contents[path].size)}" for path in plan.sent]
