@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 OnExisting = Literal["refuse", "resume", "overwrite"]
 
 _ROWS_AT_ONCE = 200  # rows in memory while a dataset is written: a row of generations can hold 100 kB of text
-_SHARD_BYTES = 300_000_000
+_SHARD_BYTES = 64_000_000  # `load_dataset(streaming=True)` holds a shard in memory: of 300 MB it took 1.5 GB
 
 
 class Run:
