@@ -4,14 +4,19 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PACKAGING := setup.cfg pyproject.toml constraints.txt
+VLLM := .venv-vllm
+MODEL := $(CURDIR)/$(VLLM)/smollm2-135m-instruct
 
-.PHONY: demo test quality style bench clean
+.PHONY: demo test test-vllm quality style bench clean
 
 demo: .venv/base  ## the whole chain on a small world of its own, offline
 	HF_HUB_OFFLINE=1 $(BIN)/excot demo --out runs/demo
 
 test: .venv/dev  ## all tests, offline
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-vllm: $(VLLM)/ready  ## a real vLLM on this machine's CPU, with a small model: in process, and its server
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 EXCOT_VLLM_MODEL=$(MODEL) $(VLLM)/bin/python -m pytest tests/test_vllm.py
 
 quality: .venv/dev  ## what must hold before a commit
 	$(BIN)/ruff check .
@@ -25,7 +30,7 @@ bench: .venv/dev  ## how fast and how right, beside peers, in one run
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv $(VLLM) runs build *.egg-info
 
 .venv/base: $(PACKAGING)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -36,4 +41,13 @@ clean:
 .venv/dev: .venv/base
 	$(PIP) torch==2.13.0
 	$(PIP) --editable '.[train,deepspeed,metric,app,dev]'
+	touch $@
+
+# A folder of its own: vLLM wants older versions than training does. Nothing is compiled but what is imported.
+$(VLLM)/ready: constraints-vllm.txt tests/vllm_model.py
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
+		--requirement constraints-vllm.txt
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(VLLM)/bin/python tests/vllm_model.py $(MODEL)
 	touch $@

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from .errors import ExcotError
-from .options import at_least, at_most, check, option
+from .options import at_least, at_most, check, flag, option
 
 log = logging.getLogger("excot")
 
@@ -87,14 +87,33 @@ class QuestionsConfig(StageConfig):
     descriptions: bool = option(False, "add BIRD's column descriptions to the schema text")
 
 
+_BATCHES = ("openai-batch", "azure-batch")
+_WITH_A_MODEL = ("openai", "azure", *_BATCHES, "transformers", "vllm", "tgi")
+_ONLY_FOR = {
+    "submit": _BATCHES,
+    "collect": _BATCHES,
+    "clean": _BATCHES,
+    "api_version": ("azure", "azure-batch"),
+    "provider": ("tgi",),
+    "adapter": ("transformers", "vllm"),
+    "tensor_parallel_size": ("vllm",),
+    "data_parallel_size": ("vllm",),
+    "max_model_len": ("vllm",),
+}
+"""Options that mean nothing to the other backends: there they would be read past without a word."""
+
+
 @dataclass(kw_only=True)
 class GenerateConfig(LongStageConfig, RoundConfig):
     """Answer every question several times with a model."""
 
-    backend: Literal["openai", "azure", "transformers", "replay", "teacher"] = option(
+    backend: Literal[
+        "openai", "azure", "openai-batch", "azure-batch", "transformers", "vllm", "tgi", "replay", "teacher"
+    ] = option(
         "openai",
-        "where answers come from: any OpenAI-compatible endpoint, Azure OpenAI, a local model folder, a file, "
-        "or the offline stand-in that has seen the gold",
+        "where answers come from: any OpenAI-compatible endpoint, Azure OpenAI, the batch API of either, a local "
+        "model through transformers or vLLM, a text-generation-inference server, a file, or the offline stand-in "
+        "that has seen the gold",
     )
     model: str | None = option(None, "the model's name, Azure deployment, or folder")
     n: int | None = option(None, "answers per question (default: 32; replay: all that exist)")
@@ -104,13 +123,37 @@ class GenerateConfig(LongStageConfig, RoundConfig):
     seed: int = option(0, "from which every question's own seed is derived")
     prompt: str = option("divide_and_conquer", "divide_and_conquer, cot, direct, or the path of a Jinja template")
     few_shots: int = option(0, "worked examples shown before the question (0 to 3; for a teacher only)")
-    base_url: str | None = option(None, "openai: the endpoint, such as http://localhost:8000/v1", affects_output=False)
-    concurrency: int = option(16, "questions in flight at once", affects_output=False)
-    timeout: float = option(600.0, "openai, azure: seconds to wait for one reply", affects_output=False)
+    base_url: str | None = option(
+        None, "openai, azure, tgi: the endpoint, such as http://localhost:8000/v1", affects_output=False
+    )
+    api_version: str | None = option(
+        None, "azure: the version of the API (default: OPENAI_API_VERSION)", affects_output=False
+    )
+    provider: str | None = option(None, "tgi: ask an inference provider of the Hub, such as together")
+    concurrency: int = option(16, "questions in flight at once, at most", affects_output=False)
+    timeout: float = option(600.0, "openai, azure, tgi: seconds to wait for one reply", affects_output=False)
+    max_cost: float | None = option(None, "stop before the run has cost more than this many USD", affects_output=False)
+    max_tokens_total: int | None = option(
+        None, "stop before the run has taken more than this many tokens, prompts and answers", affects_output=False
+    )
+    prices: str | None = option(None, "a YAML file of prices in place of the built-in ones", affects_output=False)
+    submit: bool = option(False, "batch APIs: hand the questions in and do not wait for answers", affects_output=False)
+    collect: bool = option(False, "batch APIs: fetch what is finished and hand nothing in", affects_output=False)
+    clean: bool = option(
+        False, "batch APIs: delete our files at the service once all is answered", affects_output=False
+    )
     batch_size: int = option(
         16, "transformers: sequences generated together; keep concurrency times n at twice that", affects_output=False
     )
     device: str = option("auto", "transformers: cpu, cuda, cuda:1, mps", affects_output=False)
+    adapter: str | None = option(None, "transformers, vllm: the folder of a LoRA adapter on top of the model")
+    tensor_parallel_size: int | None = option(
+        None, "vllm: GPUs that one copy of the model is split over", affects_output=False
+    )
+    data_parallel_size: int | None = option(None, "vllm: copies of the model side by side", affects_output=False)
+    max_model_len: int | None = option(
+        None, "vllm: tokens of prompt and answer together (default: the model's own)", affects_output=False
+    )
     replay_from: str | None = option(
         None, "replay: a JSONL file of candidates, or a batch API's results.jsonl", name="from", affects_output=False
     )
@@ -121,14 +164,30 @@ class GenerateConfig(LongStageConfig, RoundConfig):
         if self.n is None and self.backend != "replay":
             self.n = 32
         at_least(self, n=1, temperature=0, max_tokens=1, few_shots=0, concurrency=1, timeout=0.001, batch_size=1)
+        at_least(self, tensor_parallel_size=1, data_parallel_size=1, max_model_len=1, max_cost=0, max_tokens_total=1)
         at_most(self, top_p=1, error_rate=1, few_shots=3)
         at_least(self, top_p=0, error_rate=0)
-        if self.backend in ("openai", "azure", "transformers") and not self.model:
+        if self.submit and self.collect:
+            raise ExcotError("--submit and --collect contradict each other", "give one of them, or neither to do both")
+        if self.collect and self.model is None and self.backend in ("openai", *_BATCHES):
+            return  # what was handed in says how: the rest of the options is read from there
+        if self.backend in _WITH_A_MODEL and not self.model and not (self.backend == "tgi" and self.base_url):
             raise ExcotError(f"--backend {self.backend} needs a model", "give --model NAME")
-        if self.temperature == 0 and (self.n or 1) > 1 and self.backend in ("openai", "azure", "transformers"):
+        if self.temperature == 0 and (self.n or 1) > 1 and self.backend in _WITH_A_MODEL:
             log.warning("at temperature 0 all %d answers to a question are the same: give --n 1", self.n)
         if (self.backend == "replay") != (self.replay_from is not None):
             raise ExcotError("--backend replay and --from FILE go together", "give both")
+        for name, backends in _ONLY_FOR.items():
+            if getattr(self, name) and self.backend not in backends:
+                raise ExcotError(
+                    f"{flag(name)} means nothing to --backend {self.backend}",
+                    f"it is for --backend {' or '.join(backends)}",
+                )
+
+    @property
+    def batched(self) -> bool:
+        """Whether questions go through a batch API: handed in together, answered within hours."""
+        return self.backend in _BATCHES
 
 
 @dataclass(kw_only=True)

@@ -77,6 +77,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def hub_reachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The Hub's client may ask servers (the tests' own), and knows no key from outside."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "TGI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+
+
+@pytest.fixture
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses asked for between retries; none of them is really made."""
     pauses: list[float] = []

@@ -21,13 +21,23 @@ from typing import Any
 
 @dataclass
 class Reply:
-    """One HTTP answer: ``body`` goes out as JSON unless it is text or bytes; ``reset`` breaks the connection."""
+    """One HTTP answer.
+
+    Attributes:
+        body: goes out as JSON unless it is text or bytes.
+        delay: seconds before anything goes out.
+        reset: break the connection instead.
+        cut: break it after so many bytes of the body.
+        drip: seconds between one piece of ten bytes and the next.
+    """
 
     body: Any = ""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     reset: bool = False
+    cut: int | None = None
+    drip: float = 0.0
 
 
 @dataclass
@@ -135,10 +145,7 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             reply = server.answer(Request(self.command, self.path, headers, sent))
             if reply.reset:
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.connection.close()
-                self.close_connection = True
-                return
+                return self._break()
             body, kind = reply.body, "text/html"
             if not isinstance(body, (str, bytes)):
                 body, kind = json.dumps(body), "application/json"
@@ -148,8 +155,21 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if reply.cut is not None:
+                self.wfile.write(body[: reply.cut])
+                self.wfile.flush()
+                return self._break()
+            for start in range(0, len(body), 10) if reply.drip else ():
+                self.wfile.write(body[start : start + 10])
+                self.wfile.flush()
+                time.sleep(reply.drip)
+            self.wfile.write(b"" if reply.drip else body)
             self.wfile.flush()
+
+        def _break(self) -> None:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -30,14 +30,17 @@ def test_every_question_has_exactly_n_answers_with_what_the_endpoint_said_of_the
     out = make_run(tmp_path)
     with ChatServer() as server:
         text = ask(out, server, temperature=0.7, max_tokens=99, seed=5)
-    assert text == f"36 answers to 12 of 12 questions by tiny-2026, in {out}\nnext: excot verify --out {out}"
+    assert text == (
+        "36 answers to 12 of 12 questions by tiny-2026 (84 prompt and 180 answer tokens), "
+        f"in {out}\nnext: excot verify --out {out}"
+    )
     rows, questions = rows_of(out, "generations"), rows_of(out, "questions")
     assert [{name: row[name] for name in questions[0]} for row in rows] == questions
     for row in rows:
         seed = seed_of(5, row["id"])
-        said = {"finish_reason": "stop", "completion_tokens": None}
+        said = {"finish_reason": "stop", "completion_tokens": None, "seed": seed}
         assert row["candidates"] == [{"text": f"seed {seed} choice {k}", **said} for k in range(3)]
-        assert (row["prompt_tokens"], row["model"]) == (7, "tiny-2026")
+        assert (row["prompt_tokens"], row["completion_tokens"], row["model"]) == (7, 15, "tiny-2026")
         assert json.loads(row["sampling"]) == {
             "n": 3,
             "few_shots": 0,

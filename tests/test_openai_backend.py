@@ -7,12 +7,10 @@ import threading
 
 import pytest
 from asked import MESSAGES, ask, texts, the_error
-from hypothesis import given
-from hypothesis import strategies as st
 from servers import ChatServer, Reply, Request, chat, failure, obedient
 
 from excot.llm.base import Candidate, FatalBackendError, Sampling
-from excot.llm.openai import OpenAI, _derived_seed
+from excot.llm.openai import OpenAI
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -40,6 +38,8 @@ def test_one_request_gives_all_candidates_in_order() -> None:
         completion = ask(OpenAI("tiny", server.url), n=3, seed=5)
     assert texts(completion) == ["seed 5 choice 0", "seed 5 choice 1", "seed 5 choice 2"]
     assert (completion.prompt_tokens, completion.model) == (7, "tiny-2026")
+    assert (completion.billed_prompt_tokens, completion.billed_completion_tokens) == (7, 15)
+    assert {candidate.seed for candidate in completion.candidates} == {5}
     assert len(server.requests) == 1
 
 
@@ -49,32 +49,27 @@ def test_tokens_of_a_candidate_are_known_only_when_it_came_alone() -> None:
         assert [c.completion_tokens for c in ask(OpenAI("tiny", server.url), n=2).candidates] == [None, None]
 
 
-def test_a_server_that_ignores_n_is_asked_again_with_other_seeds_one_request_at_a_time() -> None:
-    with ChatServer(otherwise=lambda request: chat(f"seed {request.json['seed']}")) as server:
-        completion = ask(OpenAI("tiny", server.url), n=4, seed=5)
-    assert texts(completion) == [f"seed {seed}" for seed in (5, *(_derived_seed(5, k) for k in (1, 2, 3)))]
-    assert len(set(texts(completion))) == 4
-    assert [request.json["n"] for request in server.requests] == [4, 3, 2, 1]
-    assert [c.completion_tokens for c in completion.candidates] == [5] * 4
-    assert server.most_at_once == 1
+def test_a_server_that_ignores_n_gives_what_it_gives_by_one_request() -> None:
+    with ChatServer(otherwise=chat("a")) as server:
+        completion = ask(OpenAI("tiny", server.url), n=4, seed=9)
+    assert completion.candidates == (Candidate("a", "stop", 5, 9),)
+    assert [request.json["n"] for request in server.requests] == [4]
 
 
-def test_more_choices_than_asked_for_are_cut() -> None:
-    with ChatServer([chat("a", "b", "c")]) as server:
-        assert texts(ask(OpenAI("tiny", server.url), n=2)) == ["a", "b"]
-
-
-@given(st.integers(0, 2**63 - 1), st.integers(1, 500))
-def test_derived_seeds_are_31_bit_and_not_the_neighbours(seed: int, request: int) -> None:
-    derived = _derived_seed(seed, request)
-    assert 0 <= derived < 2**31
-    assert derived == _derived_seed(seed, request) != _derived_seed(seed, request + 1)
+def test_an_endpoint_that_counts_no_tokens_is_taken_at_its_word() -> None:
+    reply = chat("a")
+    del reply.body["usage"]
+    with ChatServer([reply]) as server:
+        completion = ask(OpenAI("tiny", server.url))
+    assert (completion.prompt_tokens, completion.billed_prompt_tokens, completion.billed_completion_tokens) == (
+        None,
+    ) * 3
 
 
 def test_content_that_is_null_stays_null_with_its_reason() -> None:
     with ChatServer([chat(None, finish_reason="content_filter")]) as server:
         candidate = ask(OpenAI("tiny", server.url)).candidates[0]
-    assert candidate == Candidate(None, "content_filter", 5)
+    assert candidate == Candidate(None, "content_filter", 5, 0)
 
 
 def test_reasoning_is_not_the_answer() -> None:
@@ -94,6 +89,23 @@ def test_content_in_typed_parts_is_joined() -> None:
     reply.body["choices"][0]["message"]["content"] = parts
     with ChatServer([reply]) as server:
         assert texts(ask(OpenAI("tiny", server.url))) == ["SELECT 1"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("usage", "many"), ("usage", {"prompt_tokens": "7"}), ("model", 7), ("choices", [{"message": "SELECT 1"}])],
+)
+def test_what_is_not_what_it_should_be_is_taken_for_nothing(field: str, value: object) -> None:
+    reply = chat("SELECT 1")
+    reply.body[field] = value
+    with ChatServer([reply]) as server:
+        completion = ask(OpenAI("tiny", server.url))
+    if field == "usage":
+        assert (completion.prompt_tokens, completion.billed_completion_tokens) == (None, None)
+    elif field == "model":
+        assert completion.model == "tiny"
+    else:
+        assert completion.candidates == (Candidate(None, None, 5, 0),)
 
 
 def test_the_pool_does_not_limit_the_requests_in_flight() -> None:
@@ -146,19 +158,20 @@ def test_a_temperature_that_matters_is_never_dropped() -> None:
 
 
 @pytest.mark.parametrize("message", ["Only one completion choice is allowed", "'n' : number must be at most 1"])
-def test_a_server_that_refuses_n_is_asked_n_times(message: str) -> None:
+def test_a_server_that_refuses_n_is_asked_for_one(message: str) -> None:
     def single(request: Request) -> Reply:
         return failure(400, message) if request.json["n"] > 1 else obedient(request)
 
     with ChatServer(otherwise=single) as server:
-        assert len(set(texts(ask(OpenAI("tiny", server.url), n=3)))) == 3
-    assert [request.json["n"] for request in server.requests] == [3, 1, 1, 1]
+        assert len(texts(ask(OpenAI("tiny", server.url), n=3, times=1))) == 1
+    assert [request.json["n"] for request in server.requests] == [3, 1]
 
 
 def test_a_server_that_knows_no_seed_is_asked_without() -> None:
     detail = [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]
     with ChatServer([Reply({"message": {"detail": detail}}, 422)], chat("SELECT 1")) as server:
-        assert texts(ask(OpenAI("tiny", server.url))) == ["SELECT 1"]
+        completion = ask(OpenAI("tiny", server.url))
+    assert completion.candidates[0] == Candidate("SELECT 1", "stop", 5, None)
     assert ["seed" in request.json for request in server.requests] == [True, False]
 
 

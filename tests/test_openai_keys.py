@@ -84,7 +84,7 @@ def test_a_server_that_echoes_our_credentials_leaks_nothing(
     monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
     with ChatServer(otherwise=echo) as server:
         url = server.url.replace("://", f"://user:{PASSWORD}@") if how == "password" else server.url
-        backend = OpenAI("tiny", url, azure=how == "azure key", max_retries=0)
+        backend = OpenAI("tiny", url, azure=how == "azure key", max_retries=0, patience=0.0)
         error = the_error(backend)
         sent = str(server.requests[0].headers)
     basic = base64.b64encode(f"user:{PASSWORD}".encode()).decode()

@@ -10,7 +10,12 @@ import pyarrow as pa
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 MATCHES = pa.struct([(rule, pa.bool_()) for rule in ("set", "multiset", "ordered", "test_suite")])
 
-_CANDIDATE = [("text", pa.string()), ("finish_reason", pa.string()), ("completion_tokens", pa.int64())]
+_CANDIDATE = [
+    ("text", pa.string()),
+    ("finish_reason", pa.string()),
+    ("completion_tokens", pa.int64()),
+    ("seed", pa.int64()),
+]
 _VERDICT = [
     ("sql", pa.string()),
     ("status", pa.string()),
@@ -35,6 +40,8 @@ _QUESTION = [
 ]
 _GENERATION = [
     ("prompt_tokens", pa.int64()),
+    ("completion_tokens", pa.int64()),
+    ("failure", pa.string()),
     ("model", pa.string()),
     ("prompt_id", pa.string()),
     ("sampling", pa.string()),

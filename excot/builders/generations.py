@@ -2,43 +2,57 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Any
 
 from ..config import GenerateConfig
 from ..errors import ExcotError
 from ..execution import file_hash
-from ..journal import Journal, digest_of
-from ..llm.base import Backend, BackendError, Candidate, Completion, Message, Sampling
+from ..llm.base import Message
+from ..llm.prices import money
 from ..models import model_record
-from ..progress import Progress
 from ..prompts import STYLES, Prompt, few_shots, load_prompt
 from ..run import Run
+from .asking import ask_all, run_to_end
+from .backends import open_backend
+from .budget import Budget
 from .columns import GENERATIONS
+from .estimate import estimate
+from .ledger import Ledger, sampling_of, seed_of
+
+__all__ = ["generate", "seed_of"]
 
 log = logging.getLogger("excot")
-_CHARACTERS_PER_TOKEN = 4  # of English and SQL, roughly; for the estimate of --dry-run only
+
+TEACHER_NOTE = (
+    "These answers were written by the offline teacher, which has seen the gold SQL. "
+    "They show how the method works and say nothing about any model."
+)
 
 
 def generate(config: GenerateConfig) -> str:
     """The stage ``generations``: ask a backend about every question. Returns the lines to show.
 
-    Killed and started again, it goes on with the questions that are not finished. A question that fails is recorded,
-    keeps its row without candidates, and is asked again on the next start.
+    Killed and started again, it goes on with what is not finished. A question that fails is recorded in the manifest,
+    keeps its row without candidates, and is asked again on the next start; one that will never be answered as it is
+    asked (too long for the model, refused by a content filter) says so in its row's ``failure``.
 
     Raises:
-        ExcotError: nothing can be asked (a key, the endpoint, a file), or the run folder holds something else.
+        ExcotError: nothing can be asked (a key, the endpoint, a file), the budget is used up, or the run folder holds
+            something else.
     """
+    if config.collect and config.model is None:
+        from .batches import recall
+
+        config = recall(config)
     run = Run(config.out, config.round)
     questions = list(run.read("questions"))[: config.limit]
     prompt = load_prompt(config.prompt)
     examples = _examples(config)
+    budget = Budget(config)
 
     def messages(question: dict[str, Any]) -> list[Message]:
         return prompt.messages(question["question"], question["schema"] or "", question["evidence"], examples)
@@ -47,43 +61,58 @@ def generate(config: GenerateConfig) -> str:
     if len(answerable) < len(questions):
         log.warning("%d questions have no schema text: they are not asked", len(questions) - len(answerable))
     if config.dry_run:
-        return _plan(config, prompt, [messages(question) for question in answerable])
+        return estimate(config, prompt, [messages(question) for question in answerable], budget)
 
     with run.begin("generations", _arguments(config, prompt), ("questions",), on_existing=config.on_existing) as stage:
         if stage.finished:
+            if config.clean:
+                from .batches import clean_up
+
+                run_to_end(clean_up(open_backend(config, questions), stage))
             return _summary(run, "already there: ")
         _store(run, prompt)
-        digests = {question["id"]: _digest(config, question, messages(question)) for question in answerable}
         journal = stage.journal()
         try:
+            if budget.limited:
+                budget.add_journal(journal.path)
+            ledger = Ledger(config, answerable, messages, journal, budget)
             backend = open_backend(config, questions)
-            failed = _run(_ask_all(backend, answerable, messages, digests, journal, config))
-            if failed and not len(journal):
-                id, error = next(iter(failed.items()))
-                raise ExcotError(f"all {len(failed)} questions failed, the first, {id}, with: {error}")
+            if config.batched:
+                from .batches import ask_by_batch
+
+                outcome = run_to_end(ask_by_batch(backend, ledger, config, stage))
+                if outcome.waiting:  # some are still at the service
+                    return outcome.said
+            else:
+                run_to_end(ask_all(backend, ledger, config.concurrency))
+            if ledger.exhausted:
+                raise _stopped(ledger, budget)
+            _check_for_answers(ledger)
             describe = getattr(backend, "describe", dict)  # of endpoints: what may be said of them without secrets
-            tally = _Tally()
+            tally = _Tally(config, budget)
 
             def rows() -> Iterator[dict[str, Any]]:
                 for question in questions:
-                    id = question["id"]
-                    unanswered = {"candidates": [], "model": backend.model, "sampling": _used(config, id)}
-                    # Under --resume the journal may hold answers to an earlier form of the question: those are none.
-                    finished = id in digests and journal.has(id, digests[id])
-                    made = tally.count(journal.read(id) if finished else unanswered)
-                    yield {**question, **made, "prompt_id": prompt.id, "sampling": json.dumps(made["sampling"])}
+                    made = tally.count({"model": backend.model, "candidates": [], **(ledger.read(question) or {})})
+                    yield {
+                        **question,
+                        **{name: made.get(name) for name in ("candidates", "prompt_tokens", "failure", "model")},
+                        "completion_tokens": made.get("usage", {}).get("completion_tokens"),
+                        "prompt_id": prompt.id,
+                        "sampling": json.dumps(made.get("sampling") or ledger.sampling(question)),
+                    }
 
             stage.write(
                 rows(),
                 GENERATIONS,
-                _split(run),
+                run.entry("questions")["split"],
                 lambda: tally.facts(backend.model),
                 prompt_id=prompt.id,
                 few_shots=config.few_shots,
-                failed=failed,
+                failed=ledger.failed,
                 endpoint=describe(),
                 revision=getattr(backend, "revision", None),
-                trained=model_record(config.model) if config.model else None,
+                trained=model_record(config.adapter or config.model) if config.model else None,
                 note=TEACHER_NOTE if config.backend == "teacher" else None,
             )
         finally:
@@ -91,168 +120,70 @@ def generate(config: GenerateConfig) -> str:
     return _summary(run)
 
 
-TEACHER_NOTE = (
-    "These answers were written by the offline teacher, which has seen the gold SQL. "
-    "They show how the method works and say nothing about any model."
-)
+def _check_for_answers(ledger: Ledger) -> None:
+    """A run in which nothing was answered is no dataset."""
+    errors = ledger.errors()
+    if errors and not ledger.answered():
+        id, error = next(iter(errors.items()))
+        raise ExcotError(f"all {len(errors)} questions failed, the first, {id}, with: {error}")
 
 
-def open_backend(config: GenerateConfig, questions: list[dict[str, Any]]) -> Backend:
-    """The backend that a config names."""
-    if config.backend in ("openai", "azure"):
-        from ..llm.openai import OpenAI
-
-        return OpenAI(config.model, config.base_url, azure=config.backend == "azure", timeout=config.timeout)
-    if config.backend == "transformers":
-        from ..llm.transformers import Transformers
-
-        return Transformers(config.model, config.batch_size, device=config.device)
-    if config.backend == "replay":
-        from ..llm.replay import Replay
-
-        replay = Replay(config.replay_from, questions, config.model)
-        for count, what in ((replay.failed, "failed requests"), (replay.not_in_run, "lines for other questions")):
-            if count:
-                log.warning("%s: %d %s are left out", config.replay_from, count, what)
-        return replay
-    from ..llm.teacher import Teacher
-
-    if config.prompt != STYLES[0]:
-        log.warning("the teacher answers by %s whatever the prompt says", STYLES[0])
-    return Teacher(config.error_rate)
-
-
-def seed_of(seed: int, id: str) -> int:
-    """A question's own seed: the same on every start, whatever else is asked beside it."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{id}".encode()).digest()[:4], "big") >> 1
-
-
-async def _ask_all(
-    backend: Backend,
-    questions: list[dict[str, Any]],
-    messages: Callable[[dict[str, Any]], list[Message]],
-    digests: dict[str, str],
-    journal: Journal,
-    config: GenerateConfig,
-) -> dict[str, str]:
-    """Ask every question that the journal does not hold; what failed, by id."""
-    waiting = [question for question in questions if not journal.has(question["id"], digests[question["id"]])]
-    progress = Progress("generate", len(questions), len(questions) - len(waiting))
-    queue = iter(waiting)
-    failed: dict[str, str] = {}
-
-    async def work() -> None:
-        for question in queue:  # shared by all workers: each takes the next one
-            id = question["id"]
-            try:
-                completion = await backend.complete(
-                    messages(question), config.n or 0, _sampling(config, seed_of(config.seed, id)), question
-                )
-            except BackendError as error:
-                failed[id] = str(error)
-                progress.advance(failed=1)
-                continue
-            if completion.candidates:  # a file without answers to a question has not finished it: another one may
-                journal.add(id, digests[id], {**_record(completion), "sampling": _used(config, id)})
-            progress.advance(answers=len(completion.candidates))
-
-    workers = [asyncio.create_task(work()) for _ in range(min(config.concurrency, len(waiting)))]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-        progress.close()
-        await backend.close()
-    return failed
-
-
-def _run(work: Coroutine[Any, Any, dict[str, str]]) -> dict[str, str]:
-    """Run to the end, also from within a running event loop, as a notebook's cells are."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
-
-
-def _record(completion: Completion) -> dict[str, Any]:
-    return {
-        "candidates": [
-            {
-                "text": _clean(candidate),
-                "finish_reason": candidate.finish_reason,
-                "completion_tokens": candidate.completion_tokens,
-            }
-            for candidate in completion.candidates
-        ],
-        "prompt_tokens": completion.prompt_tokens,
-        "model": completion.model,
-    }
-
-
-def _clean(candidate: Candidate) -> str | None:
-    """Text without the lone surrogates that JSON can hold and UTF-8 cannot."""
-    return candidate.text and candidate.text.encode("utf-8", "replace").decode("utf-8")
+def _stopped(ledger: Ledger, budget: Budget) -> ExcotError:
+    finished = len(ledger.questions) - len(ledger.waiting())
+    return ExcotError(
+        f"stopped at {budget.spent()}: {finished:,} of {len(ledger.questions):,} questions are finished",
+        "start again with more to go on; what is finished is kept",
+    )
 
 
 class _Tally:
     """Counts over the rows that pass, for the manifest and the summary."""
 
-    def __init__(self) -> None:
-        names = ("candidates", "without_candidates", "without_text", "prompt_tokens", "completion_tokens")
-        self._counts = dict.fromkeys(names, 0)
+    def __init__(self, config: GenerateConfig, budget: Budget) -> None:
+        self._counts = dict.fromkeys(("candidates", "without_candidates", "without_text"), 0)
+        self._usage: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
         self._models: Counter[str] = Counter()
+        self._price = budget.price
+        self._batch = config.batched
 
     def count(self, made: dict[str, Any]) -> dict[str, Any]:
         counts, candidates = self._counts, made["candidates"]
         self._models[made["model"]] += len(candidates)
         counts["candidates"] += len(candidates)
         counts["without_candidates"] += not candidates
-        counts["prompt_tokens"] += made.get("prompt_tokens") or 0
-        for candidate in candidates:
-            counts["without_text"] += not (candidate["text"] or "").strip()
-            counts["completion_tokens"] += candidate["completion_tokens"] or 0
+        counts["without_text"] += sum(not (candidate["text"] or "").strip() for candidate in candidates)
+        if made.get("failure"):
+            self._failures[made["failure"]] += 1
+        elif (usage := made.get("usage")) and usage["completion_tokens"] is not None:
+            self._usage.update(usage)
         return made
 
     def facts(self, model: str) -> dict[str, Any]:
         """The counts, and who gave most of the answers: ``model`` where there are none."""
-        return {**self._counts, "model": max(self._models, key=self._models.__getitem__, default=model)}
-
-
-def _digest(config: GenerateConfig, question: dict[str, Any], messages: list[Message]) -> str:
-    """Tells whether a finished question's answers are still answers to it: the teacher's hang on the gold as well."""
-    return digest_of(messages, *([question["gold_sql"]] if config.backend == "teacher" else []))
+        tokens = {name: self._usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
+        cost = None
+        if self._price and self._usage:
+            cost = {"currency": "USD", "amount": round(self._price.cost(**tokens, batch=self._batch), 6)}
+        return {
+            **self._counts,
+            **tokens,
+            "cost": cost,
+            "failures": dict(self._failures),
+            "model": max(self._models, key=self._models.__getitem__, default=model),
+        }
 
 
 def _arguments(config: GenerateConfig, prompt: Prompt) -> dict[str, Any]:
     """What the answers depend on: of the options only those that the backend looks at."""
-    common = {
-        "backend": config.backend,
-        "model": config.model,
-        "n": config.n,
-        "limit": config.limit,
-        "prompt": prompt.id,
-    }
+    names = ("backend", "model", "n", "limit")
+    common = {**{name: getattr(config, name) for name in names}, "prompt": prompt.id}
     if config.replay_from:
         return {**common, "from": _file_hash(config.replay_from)}
     if config.backend == "teacher":
         return {**common, "seed": config.seed, "error_rate": config.error_rate}
-    return {**common, **_sampling(config, config.seed).to_dict(), "few_shots": config.few_shots}
-
-
-def _sampling(config: GenerateConfig, seed: int) -> Sampling:
-    return Sampling(config.temperature, config.top_p, config.max_tokens, seed)
-
-
-def _used(config: GenerateConfig, id: str) -> dict[str, Any]:
-    """The settings that a question's answers were sampled with, for its row; nobody knows those of a file."""
-    if config.backend == "replay":
-        return {"n": config.n}
-    sampling = _sampling(config, seed_of(config.seed, id)).to_dict()
-    return {"n": config.n, "few_shots": config.few_shots, **sampling}
+    given = {name: value for name in ("adapter", "provider") if (value := getattr(config, name)) is not None}
+    return {**common, **given, **sampling_of(config, config.seed).to_dict(), "few_shots": config.few_shots}
 
 
 def _examples(config: GenerateConfig) -> tuple:
@@ -278,35 +209,37 @@ def _store(run: Run, prompt: Prompt) -> None:
     path.write_text(prompt.text, "utf-8")
 
 
-def _split(run: Run) -> str:
-    return run.entry("questions")["split"]
-
-
-def _plan(config: GenerateConfig, prompt: Prompt, prompts: list[list[Message]]) -> str:
-    if not prompts:
-        raise ExcotError("no question can be asked: none has a schema text", "check the databases of the questions")
-    characters = sum(len(message["content"]) for messages in prompts for message in messages)
-    answers = "all answers that exist" if config.n is None else f"{config.n} answers"
-    shown = "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in prompts[0])
-    return (
-        f"would ask {len(prompts):,} questions for {answers} each with prompt {prompt.id}, about "
-        f"{characters // _CHARACTERS_PER_TOKEN:,} prompt tokens in all; the first prompt:\n\n{shown}"
-    )
-
-
 def _summary(run: Run, prefix: str = "") -> str:
     entry = run.entry("generations")
     answers, asked = entry["candidates"], entry["rows"]
-    made = f"{prefix}{answers:,} answers to {asked - entry['without_candidates']:,} of {asked:,} questions"
     if entry["failed"]:
         id, error = next(iter(entry["failed"].items()))
         log.warning(
             "%d questions failed; start the same command again to retry them. %s: %s", len(entry["failed"]), id, error
         )
+    for kind, count in entry.get("failures", {}).items():
+        log.warning("%d questions %s: they are left without answers", count, _FAILURES.get(kind, f"are {kind}"))
     if entry["candidates"] and entry["without_text"] * 2 > entry["candidates"]:
         log.warning(
             "%d of %d answers are empty: raise --max-tokens if the model reasons first, or look for a content filter",
             entry["without_text"],
             entry["candidates"],
         )
-    return f"{made} by {entry['model']}, in {run.folder}\nnext: {run.command('verify')}"
+    return (
+        f"{prefix}{answers:,} answers to {asked - entry['without_candidates']:,} of {asked:,} questions by "
+        f"{entry['model']}{_taken(entry)}, in {run.folder}\nnext: {run.command('verify')}"
+    )
+
+
+_FAILURES = {
+    "too_long": "are too long for the model",
+    "content_filter": "are refused by the endpoint's content filter",
+}
+
+
+def _taken(entry: dict[str, Any]) -> str:
+    """The tokens and the cost of the answers, where they are known."""
+    if not entry.get("completion_tokens"):
+        return ""
+    cost = f", {money(entry['cost']['amount'])}" if entry.get("cost") else ""
+    return f" ({entry['prompt_tokens']:,} prompt and {entry['completion_tokens']:,} answer tokens{cost})"

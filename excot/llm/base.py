@@ -41,11 +41,14 @@ class Candidate:
         finish_reason: ``"stop"``, ``"length"`` (cut off at ``max_tokens``), another word of the endpoint's, or
             ``None`` where nobody knows (replayed SQL).
         completion_tokens: tokens of this answer, or ``None`` where the endpoint does not say.
+        seed: what its request was seeded with: every sample's own, or that of the request which gave several;
+            ``None`` where nothing was seeded.
     """
 
     text: str | None
     finish_reason: str | None = None
     completion_tokens: int | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,18 +56,39 @@ class Completion:
     """All candidates of one question, in sampling order.
 
     Attributes:
-        candidates: exactly as many as were asked for, unless the backend can only give what exists (replay).
+        candidates: as many as were asked for; fewer, but at least one, where one request gives no more (the rest is
+            then asked for by another one), or where no more exist (replay, which may give none).
         prompt_tokens: tokens of the prompt, or ``None`` where nobody knows.
         model: the model's name as the endpoint reports it.
+        billed_prompt_tokens: of all requests that it took, or ``None`` where nobody knows.
+        billed_completion_tokens: of all candidates together, hidden reasoning included, or ``None``.
     """
 
     candidates: tuple[Candidate, ...]
     prompt_tokens: int | None = None
     model: str = ""
+    billed_prompt_tokens: int | None = None
+    billed_completion_tokens: int | None = None
 
 
 class BackendError(ExcotError):
     """This question could not be answered; others may. It is recorded, and asked again on the next start."""
+
+
+class UnanswerableError(BackendError):
+    """This question will never be answered as it is asked: it is recorded as such, and not asked again.
+
+    Args:
+        kind: ``too_long`` (prompt and answer do not fit the model) or ``content_filter`` (the endpoint refuses it).
+        problem: what happened, with the value seen (the prompt's tokens, say).
+        remedy: what would help.
+        prompt_tokens: tokens of the prompt, where somebody counted them.
+    """
+
+    def __init__(self, kind: str, problem: str, remedy: str = "", prompt_tokens: int | None = None):
+        super().__init__(problem, remedy)
+        self.kind = kind
+        self.prompt_tokens = prompt_tokens
 
 
 class FatalBackendError(ExcotError):
@@ -72,7 +96,11 @@ class FatalBackendError(ExcotError):
 
 
 class Backend(Protocol):
-    """Where completions come from. One instance serves many questions, concurrently, within one event loop."""
+    """Where completions come from. One instance serves many questions, concurrently, within one event loop.
+
+    It may have two things more: ``describe()``, what a manifest may record of it, without secrets; and
+    ``order(question)``, what to sort questions by before they are asked.
+    """
 
     model: str
     """The model's name or path as the user gave it; recorded in the dataset."""
@@ -80,7 +108,7 @@ class Backend(Protocol):
     async def complete(
         self, messages: list[Message], n: int, sampling: Sampling, question: dict[str, Any]
     ) -> Completion:
-        """Answer one prompt ``n`` times.
+        """Answer one prompt ``n`` times, or as often as one request gives answers: the rest is asked for again.
 
         Args:
             messages: the rendered chat prompt.
@@ -91,6 +119,7 @@ class Backend(Protocol):
 
         Raises:
             BackendError: this question failed for good (after the backend's own retries).
+            UnanswerableError: it will never be answered as it is asked.
             FatalBackendError: every question would fail in the same way.
         """
         ...

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import email.utils
 import json
+import math
 import os
 import re
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from .base import BackendError, FatalBackendError
+from .base import BackendError, FatalBackendError, UnanswerableError
 
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAIError
@@ -27,8 +28,17 @@ _OWN_KEYS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN")
 _PARAMETERS = ("max_tokens", "max_completion_tokens", "n", "seed", "temperature", "top_p")
 
 _TOO_LONG = re.compile(
-    r"context[_ ](length|window|size)|(prompt|input|request) is too (long|large)|too many (input )?tokens",
+    r"context[_ ](length|window|size)|(prompt|input|request) is too (long|large)|too many (input )?tokens"
+    r"|max_tokens must be at least 1, got -",  # what vLLM once said of a prompt that leaves no room for an answer
     re.IGNORECASE,
+)
+_OVER_LIMIT = re.compile(r"request too large for .{0,200}tokens must be reduced", re.IGNORECASE | re.DOTALL)
+_COUNTED = (  # how OpenAI, vLLM, SGLang and llama.cpp say how many tokens a prompt has
+    r"(\d+) in (?:the|your) (?:messages|prompt|input)",
+    r"resulted in (\d+) tokens",
+    r"(\d+) (?:input|prompt) tokens",
+    r"(\d+) tokens from the input",
+    r"(?:request|prompt|input) \((\d+) tokens\)",
 )
 _NOT_TAKEN = re.compile(
     r"unsupported|not (support|permitted|allowed)|unknown|unrecogni[sz]ed|unexpected"
@@ -76,12 +86,16 @@ def server_message(body: Any, url: str = "") -> str:
 
 def retry_after(error: APIStatusError) -> float:
     """The seconds that the server asks us to wait (``Retry-After`` as seconds or as a date); 0 where it does not."""
-    value = error.response.headers.get("retry-after", "")
+    headers = error.response.headers
     try:
-        return float(value)
+        if "retry-after-ms" in headers:  # OpenAI and Azure say it more exactly as well
+            seconds = float(headers["retry-after-ms"]) / 1000
+        else:
+            seconds = float(headers.get("retry-after", ""))
     except ValueError:
-        date = email.utils.parsedate_tz(value)
-        return email.utils.mktime_tz(date) - time.time() if date else 0.0
+        date = email.utils.parsedate_tz(headers.get("retry-after", ""))
+        seconds = email.utils.mktime_tz(date) - time.time() if date else 0.0
+    return seconds if 0 < seconds < math.inf else 0.0
 
 
 def refused_parameter(error: APIStatusError) -> str | None:
@@ -133,11 +147,16 @@ def _explain_status(error: APIStatusError, url: str, model: str, azure: bool) ->
         if azure:
             remedy = "--model is the deployment's name; check it, AZURE_OPENAI_ENDPOINT and OPENAI_API_VERSION"
         return FatalBackendError(f"{where} has no model {model!r} or no such path {said}", remedy)
-    if status in (400, 413, 422):
-        if status == 413 or _TOO_LONG.search(text):
-            return BackendError(f"the prompt is too long for {model!r} {said}", "shorten it or lower --max-tokens")
+    # Of a request that alone is over the limit of tokens a minute, OpenAI says so with the status of rate limits.
+    if status == 413 or (status in (400, 422) and _TOO_LONG.search(text)) or _OVER_LIMIT.search(text):
+        remedy = "shorten it or lower --max-tokens"
+        return UnanswerableError(
+            "too_long", f"the prompt is too long for {model!r} {said}", remedy, _counted_tokens(text)
+        )
+    if status in (400, 422):
         if re.search(r"content[_ ](filter|policy|management)", text, re.IGNORECASE):
-            return BackendError(f"the endpoint's content filter refused this question {said}", "reword the question")
+            problem = f"the endpoint's content filter refused this question {said}"
+            return UnanswerableError("content_filter", problem, "reword the question")
         parameter = refused_parameter(error) or (error.param if error.param in _PARAMETERS else None)
         if parameter:
             return FatalBackendError(f"{where} does not take our {parameter} {said}", "change that sampling setting")
@@ -147,8 +166,14 @@ def _explain_status(error: APIStatusError, url: str, model: str, azure: bool) ->
             f"{where} asks for a pause of {retry_after(error):.0f} s {said}", "start again then; the run goes on"
         )
     if status == 429:
-        return BackendError(f"{where} is still over its rate limit after retries {said}", "lower --concurrency")
+        return BackendError(f"{where} is over its rate limit {said}", "lower --concurrency")
     return BackendError(f"{where} failed {said}", "look into the server's log, then start again")
+
+
+def _counted_tokens(text: str) -> int | None:
+    """The tokens of a prompt that an endpoint found too long, where it says how many it counted."""
+    found = (re.search(pattern, text, re.IGNORECASE) for pattern in _COUNTED)
+    return next((int(match[1]) for match in found if match), None)
 
 
 def _causes(error: BaseException) -> tuple[set[str], str]:

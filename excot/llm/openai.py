@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
 import os
 import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from .base import BackendError, Candidate, Completion, FatalBackendError, Message, Sampling
-from .endpoint import LONGEST_WAIT, explain, public_url, redact, refused_parameter, retry_after, server_message
+from .base import BackendError, Candidate, Completion, FatalBackendError, Message, Sampling, UnanswerableError
+from .endpoint import explain, public_url, redact, refused_parameter, retry_after, server_message
+from .throttle import Setback, Throttle
 
 OPENAI_URL = "https://api.openai.com/v1"
 
-_CLIENT_WAITS = 120
-"""The longest ``Retry-After``, in seconds, that the openai client itself waits for; with a longer one it gives up."""
+_MAY_PASS = (408, 409, 429)  # and all from 500 on
 
 
 class OpenAI:
@@ -24,9 +22,10 @@ class OpenAI:
 
     Keys and addresses that are not given come from the environment: ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``, or for
     Azure ``AZURE_OPENAI_API_KEY``, ``AZURE_OPENAI_ENDPOINT`` and ``OPENAI_API_VERSION``. An endpoint of your own needs
-    no key. How many requests are in flight is the caller's to bound: one ``complete`` has one request at a time open.
+    no key. One ``complete`` has one request at a time open.
 
-    Rate limits (429), server errors (5xx), timeouts and broken connections are retried with exponential backoff, and
+    Requests go out as the endpoint takes them (see `Throttle`): a rate limit (429) slows the run down and fails
+    nothing; server errors (5xx), timeouts, broken connections and broken replies are retried with exponential backoff;
     a server's ``Retry-After`` is honoured up to an hour. What an endpoint does not take is learnt from its first
     refusal and remembered: ``max_tokens`` becomes ``max_completion_tokens``; ``n`` becomes several requests; ``seed``,
     and a ``temperature`` or ``top_p`` of 1, are left out.
@@ -35,8 +34,11 @@ class OpenAI:
         model: the model's name at the endpoint; for Azure the deployment's.
         base_url: the endpoint, usually ending in ``/v1``; for Azure the resource's address.
         azure: speak to Azure OpenAI.
-        timeout: seconds to wait for an answer to one request.
+        api_version: of Azure's API.
+        timeout: seconds to wait for the whole answer to one request.
         max_retries: how often one request is tried again.
+        concurrency: the most requests in flight; ``None`` leaves it to the caller.
+        patience: seconds of nothing but 429 after which the endpoint is given up.
 
     Raises:
         FatalBackendError: a key or an address is missing or malformed.
@@ -48,8 +50,11 @@ class OpenAI:
         base_url: str | None = None,
         *,
         azure: bool = False,
+        api_version: str | None = None,
         timeout: float = 600.0,
         max_retries: int = 8,
+        concurrency: int | None = None,
+        patience: float = 3600.0,
     ):
         import openai
 
@@ -59,17 +64,20 @@ class OpenAI:
         self._length_name = "max_tokens"
         self._one_choice = False
         self._left_out: set[str] = set()
+        self._timeout = timeout
+        self._throttle = Throttle(concurrency, max_retries, patience)
 
-        # The caller bounds the requests in flight; the pool would keep 100 connections and open the others each time.
+        # The throttle bounds the requests in flight; the pool would keep 100 connections and open others each time.
         limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=None, max_keepalive_connections=None)
         patience = openai.Timeout(timeout, connect=min(timeout, 10.0))
         settings: dict[str, Any] = {
             "timeout": patience,
-            "max_retries": max_retries,
+            "max_retries": 0,  # the throttle's business: the client would retry each request as if it were alone
             "http_client": openai.DefaultAsyncHttpxClient(limits=limits, timeout=patience),
         }
         if azure:
-            self._api_version: str | None = _variable("OPENAI_API_VERSION", "set it to 2024-10-21 or later")
+            remedy = "set it to 2024-10-21 or later, or give --api-version"
+            self._api_version = api_version or _variable("OPENAI_API_VERSION", remedy)
             self._client: openai.AsyncOpenAI = openai.AsyncAzureOpenAI(
                 azure_endpoint=self._url, api_key=_key(self._url, azure), api_version=self._api_version, **settings
             )
@@ -90,22 +98,13 @@ class OpenAI:
     async def complete(
         self, messages: list[Message], n: int, sampling: Sampling, question: dict[str, Any]
     ) -> Completion:
-        """Ask for ``n`` choices; where the endpoint gives fewer, ask again, each time with another derived seed.
+        """Ask for ``n`` choices in one request; some endpoints give fewer.
 
-        ``completion_tokens`` is known only for a reply with a single choice, since ``usage`` counts all choices
-        together; it is the billed count, so a reasoning model's hidden tokens are in it.
+        A candidate's ``completion_tokens`` is known only for a reply with a single choice, since ``usage`` counts all
+        choices together; it is the billed count, so a reasoning model's hidden tokens are in it.
         """
-        candidates: list[Candidate] = []
-        prompt_tokens, model, requests = None, self.model, 0
-        while len(candidates) < n:
-            seed = sampling.seed if requests == 0 else _derived_seed(sampling.seed, requests)
-            body = await self._ask(self._client, messages, n - len(candidates), sampling, seed)
-            usage = body.get("usage") or {}
-            if requests == 0:
-                prompt_tokens, model = usage.get("prompt_tokens"), body.get("model") or self.model
-            candidates += _candidates(body["choices"], usage)
-            requests += 1
-        return Completion(tuple(candidates[:n]), prompt_tokens, model)
+        body, payload = await self._ask(self._throttle, messages, n, sampling)
+        return completion_of(body, payload.get("seed"), self.model)
 
     async def check(self) -> str:
         """Make the cheapest request that proves address, key, model and credit at once; one line on success.
@@ -113,9 +112,9 @@ class OpenAI:
         Listing the models would prove less: some endpoints list them to anybody, Azure lists no deployments.
         """
         start = time.perf_counter()
-        patient_once = self._client.with_options(max_retries=1)
+        patient_once = Throttle(1, max_retries=1, patience=0.0)
         sampling = Sampling(max_tokens=16)
-        body = await self._ask(patient_once, [{"role": "user", "content": "Say OK."}], 1, sampling, 0)
+        body, _ = await self._ask(patient_once, [{"role": "user", "content": "Say OK."}], 1, sampling)
         seconds = time.perf_counter() - start
         return f"{public_url(self._url)} answers as {body.get('model') or self.model} ({seconds:.1f} s)"
 
@@ -124,29 +123,41 @@ class OpenAI:
         await self._client.close()
 
     async def _ask(
-        self, client: Any, messages: list[Message], n: int, sampling: Sampling, seed: int
-    ) -> dict[str, Any]:
-        """One answered request: a JSON body with at least one choice."""
+        self, throttle: Throttle, messages: list[Message], n: int, sampling: Sampling
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One answered request: a JSON body with at least one choice, and the payload that it answers."""
+        while True:
+            payload = self._payload(messages, n, sampling)
+            body = await throttle.ask(lambda payload=payload: self._attempt(payload))
+            if body is not None:
+                return body, payload
+
+    async def _attempt(self, payload: dict[str, Any]) -> dict[str, Any] | None:
+        """The request once; ``None`` where the endpoint does not take a parameter that the next payload lacks."""
+        import anyio
         import openai
 
-        waits = 0
-        while True:
-            payload = self._payload(messages, n, sampling, seed)
-            try:
-                raw = await client.chat.completions.with_raw_response.create(**payload)
-                return self._body(raw.text)
-            except openai.APIStatusError as error:
-                if self._adapt(error, payload):
-                    continue
-                wait = retry_after(error) if error.status_code in (429, 503) else 0.0
-                if waits == client.max_retries or not _CLIENT_WAITS < wait <= LONGEST_WAIT:
-                    raise explain(error, self._url, self.model, self.azure) from None
-                waits += 1
-            except openai.OpenAIError as error:
-                raise explain(error, self._url, self.model, self.azure) from None
-            await asyncio.sleep(wait)
+        try:
+            # The client's own limit is for each read: a server that sends a byte now and then would never meet it.
+            with anyio.fail_after(self._timeout):
+                # Posted as it is: `chat.completions.create` would spend more time on types than on the request.
+                text = await self._client.post("/chat/completions", body=payload, cast_to=str)
+        except TimeoutError:
+            problem = f"{public_url(self._url)} did not answer in time ({self._timeout:g} s)"
+            raise Setback(BackendError(problem, "raise --timeout or lower --concurrency")) from None
+        except openai.APIStatusError as error:
+            if self._adapt(error, payload):
+                return None
+            explained = explain(error, self._url, self.model, self.azure)
+            may_pass = error.status_code in _MAY_PASS or error.status_code >= 500
+            if may_pass and not isinstance(explained, (FatalBackendError, UnanswerableError)):
+                raise Setback(explained, error.status_code, retry_after(error)) from None
+            raise explained from None
+        except openai.OpenAIError as error:
+            raise Setback(explain(error, self._url, self.model, self.azure)) from None
+        return self._body(text)
 
-    def _payload(self, messages: list[Message], n: int, sampling: Sampling, seed: int) -> dict[str, Any]:
+    def _payload(self, messages: list[Message], n: int, sampling: Sampling) -> dict[str, Any]:
         payload = {
             "model": self.model,
             "messages": messages,
@@ -154,7 +165,7 @@ class OpenAI:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             self._length_name: sampling.max_tokens,
-            "seed": seed,
+            "seed": sampling.seed,
         }
         return {name: value for name, value in payload.items() if name not in self._left_out}
 
@@ -187,7 +198,8 @@ class OpenAI:
             body = json.loads(text)
         except ValueError:
             said = server_message(text, self._url)
-            raise BackendError(f"{where} sent a body that is not JSON ({said!r})", "look into its log") from None
+            broken = BackendError(f"{where} sent a body that is not JSON ({said!r})", "look into its log")
+            raise Setback(broken) from None
         choices = body.get("choices") if isinstance(body, dict) else None
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices) or not choices:
             said = server_message(body, self._url)
@@ -195,22 +207,43 @@ class OpenAI:
         return body
 
 
-def _candidates(choices: list[dict[str, Any]], usage: dict[str, Any]) -> list[Candidate]:
-    tokens = usage.get("completion_tokens") if len(choices) == 1 else None
-    return [Candidate(_content(choice.get("message")), choice.get("finish_reason"), tokens) for choice in choices]
+def completion_of(body: dict[str, Any], seed: int | None, model: str) -> Completion:
+    """What a chat completion says.
+
+    Args:
+        body: a reply with at least one choice.
+        seed: what its request was seeded with, if it was.
+        model: its name where the reply does not say.
+    """
+    usage, choices = body.get("usage"), body["choices"]
+    prompt_tokens, completion_tokens = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
+    alone = completion_tokens if len(choices) == 1 else None
+    candidates = tuple(
+        Candidate(_content(choice.get("message")), _word(choice.get("finish_reason")), alone, seed)
+        for choice in choices
+    )
+    return Completion(candidates, prompt_tokens, _word(body.get("model")) or model, prompt_tokens, completion_tokens)
 
 
-def _content(message: dict[str, Any] | None) -> str | None:
+# What endpoints send is taken for what it should be where it is that, else for nothing: it ends in typed columns.
+
+
+def _content(message: Any) -> str | None:
     """The answer's text; ``reasoning_content`` is not the answer. Some endpoints send a list of typed parts."""
-    content = (message or {}).get("content")
+    content = message.get("content") if isinstance(message, dict) else None
     if isinstance(content, list):
-        return "".join(part.get("text") or "" for part in content if part.get("type") == "text")
-    return content
+        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        return "".join(text for text in texts if isinstance(text, str))
+    return _word(content)
 
 
-def _derived_seed(seed: int, request: int) -> int:
-    """The seed of a question's further requests: a hash, since ``seed + 1`` may be another question's seed."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{request}".encode()).digest()[:4], "big") >> 1
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _count(usage: Any, name: str) -> int | None:
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if isinstance(count, int) and count >= 0 else None
 
 
 def _variable(name: str, remedy: str) -> str:

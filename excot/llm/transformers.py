@@ -8,12 +8,12 @@ import logging
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import import_error
 from ..models import model_commit
-from .base import BackendError, Candidate, Completion, FatalBackendError, Message, Sampling
+from .base import BackendError, Candidate, Completion, Message, Sampling, UnanswerableError
+from .local import encode, end_ids, load_model, load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -42,10 +42,11 @@ class Transformers:
         device: ``"auto"`` (CUDA, Apple's GPU, CPU: the first there is) or a torch device.
         dtype: ``"auto"`` (the checkpoint's own) or a torch type's name, such as ``"float32"``.
         torch_threads: threads of one CPU operation, for the whole process; ``None`` leaves torch's choice.
+        adapter: the folder of a LoRA adapter on top of the model.
 
     Raises:
-        ExcotError: transformers or torch is not installed.
-        FatalBackendError: the model cannot be loaded, or has no chat template.
+        ExcotError: transformers or torch is not installed, or peft for an adapter.
+        FatalBackendError: the model cannot be loaded or has no chat template, or the adapter does not fit it.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Transformers:
         device: str = "auto",
         dtype: str = "auto",
         torch_threads: int | None = None,
+        adapter: str | None = None,
     ):
         try:
             import torch
@@ -67,7 +69,8 @@ class Transformers:
             torch.set_num_threads(torch_threads)
         self.model = model
         self._batch_size = batch_size
-        self._tokenizer, self._model = _load(model, device, dtype)
+        self._tokenizer = load_tokenizer(model, adapter)
+        self._model = load_model(model, device, dtype, adapter)
         self._context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self.revision = model_commit(model)
         self.end_ids = end_ids(self._tokenizer, self._model)
@@ -92,7 +95,8 @@ class Transformers:
         counts every generated token, the one that ends the answer included.
 
         Raises:
-            BackendError: prompt and ``max_tokens`` together exceed the model's context.
+            UnanswerableError: prompt and ``max_tokens`` together exceed the model's context.
+            BackendError: memory ran out for a single sample, or the backend was closed.
         """
         prompt = self._encode(messages, sampling.max_tokens)
         distinct = n if sampling.temperature > 0 else min(n, 1)
@@ -103,8 +107,11 @@ class Transformers:
             self._waiting += samples
             self._changed.notify()
         answers = await asyncio.gather(*(asyncio.wrap_future(sample.tokens) for sample in samples))
-        candidates = tuple(self._candidate(tokens) for tokens in answers)
-        return Completion(candidates * n if distinct < n else candidates, len(prompt), self.model)
+        seeds = [sample.seed if sampling.temperature > 0 else None for sample in samples]
+        candidates = tuple(map(self._candidate, answers, seeds))
+        taken = sum(candidate.completion_tokens or 0 for candidate in candidates)
+        candidates = candidates * n if distinct < n else candidates
+        return Completion(candidates, len(prompt), self.model, len(prompt), taken)
 
     async def close(self) -> None:
         """Stop at the next token and give the model's memory back; requests that still wait fail."""
@@ -119,29 +126,22 @@ class Transformers:
             torch.cuda.empty_cache()
 
     def _encode(self, messages: list[Message], max_tokens: int) -> list[int]:
-        from jinja2 import TemplateError
-
-        try:
-            encoded = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        except TemplateError as error:  # some templates refuse a system message
-            raise FatalBackendError(
-                f"the chat template of {self.model} refuses our messages ({error})",
-                "use a prompt that the template takes, or mend the template",
-            ) from None
-        prompt = encoded["input_ids"]
+        prompt = encode(self._tokenizer, messages, self.model)
         if self._context and len(prompt) + max_tokens > self._context:
-            raise BackendError(
+            raise UnanswerableError(
+                "too_long",
                 f"the prompt has {len(prompt)} tokens, which with --max-tokens {max_tokens} is more than the "
                 f"{self._context} of {self.model}",
                 "lower --max-tokens or shorten the schema",
+                len(prompt),
             )
         return prompt
 
-    def _candidate(self, tokens: list[int]) -> Candidate:
+    def _candidate(self, tokens: list[int], seed: int | None) -> Candidate:
         ends = [place for place, token in enumerate(tokens) if token in self.end_ids]
         count = ends[0] + 1 if ends else len(tokens)
         text = self._tokenizer.decode(tokens[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Candidate(text, "stop" if ends else "length", count)
+        return Candidate(text, "stop" if ends else "length", count, seed)
 
     # -- the worker thread (which leaves the tokenizer alone: it is not made for two threads)
 
@@ -288,59 +288,9 @@ def _sample_seed(seed: int, index: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{index}".encode()).digest()[:8], "big") >> 1
 
 
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def _is_out_of_memory(error: BaseException) -> bool:
     import torch
 
     words = ("out of memory", "can't allocate memory")  # Apple's GPU and the CPU raise a plain RuntimeError
     plain = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     return isinstance(error, torch.OutOfMemoryError) or plain
-
-
-def _load(model: str, device: str, dtype: str) -> tuple[Any, Any]:
-    """Tokenizer and model, ready to generate."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = Path(model).expanduser()
-    if not folder.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
-        raise FatalBackendError(f"no model folder {model}", "give a folder that train wrote, or a Hub id")
-    name = str(folder) if folder.exists() else model
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except Exception as error:
-        remedy = "give a folder with config.json, weights and tokenizer, or a Hub id (HF_TOKEN set where it is gated)"
-        raise FatalBackendError(f"cannot load the tokenizer of {model} ({_first_line(error)})", remedy) from error
-    if not tokenizer.chat_template:
-        raise FatalBackendError(
-            f"the tokenizer of {model} has no chat template",
-            "take the instruction-tuned model, or save a chat_template.jinja beside its tokenizer",
-        )
-    try:
-        network = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-        return tokenizer, network.to(_device(device)).eval()
-    except Exception as error:
-        problem = f"cannot load the model {model} on device {device!r} as {dtype!r} ({_first_line(error)})"
-        raise FatalBackendError(problem, "mend what the message names") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
-
-
-def end_ids(tokenizer: Any, model: Any) -> list[int]:
-    """The tokens that end an answer: those of the generation config, and the tokenizer's."""
-    ends = model.generation_config.eos_token_id
-    ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
-        ends.append(tokenizer.eos_token_id)
-    return ends
