@@ -138,7 +138,7 @@ class GenerateConfig(LongStageConfig, RoundConfig):
     )
     prices: str | None = option(None, "a YAML file of prices in place of the built-in ones", affects_output=False)
     submit: bool = option(False, "batch APIs: hand the questions in and do not wait for answers", affects_output=False)
-    collect: bool = option(False, "batch APIs: fetch what is finished and hand nothing in", affects_output=False)
+    collect: bool = option(False, "batch APIs: fetch what is finished and hand nothing new in", affects_output=False)
     clean: bool = option(
         False, "batch APIs: delete our files at the service once all is answered", affects_output=False
     )

@@ -18,6 +18,7 @@ from excot.options import from_dict
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 TRAINING = (ROOT / "docs" / "training.md").read_text("utf-8")
+GENERATION = (ROOT / "docs" / "generation.md").read_text("utf-8")
 HUB = (ROOT / "docs" / "hub.md").read_text("utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -81,7 +82,7 @@ def test_the_page_of_the_hub_shows_what_is_printed(tmp_path: Path) -> None:
         assert run_console(HUB, tmp_path, **hub.environment(tmp_path / "home")) == 3
 
 
-@pytest.mark.parametrize("line", [*commands(README), *commands(TRAINING), *commands(HUB)])
+@pytest.mark.parametrize("line", [*commands(README), *commands(TRAINING), *commands(HUB), *commands(GENERATION)])
 def test_every_other_command_is_accepted(line: str) -> None:
     words = shlex.split(line)
     if words[0] != "excot" or words[1] == "train":
