@@ -8,7 +8,7 @@ import platform
 import sqlite3
 from pathlib import Path
 
-from . import distances, generation, published, rewards, scoring, training, verification
+from . import distances, generation, hub, published, rewards, scoring, training, verification
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -17,7 +17,12 @@ def main() -> None:
     if not DATA.is_dir():
         raise SystemExit(f"the benchmarks need real candidates at {DATA}")
     parts = (verification, distances, rewards, scoring, published)
-    results = [*(result for part in parts for result in part.run(DATA)), *generation.run(), *training.run()]
+    results = [
+        *(result for part in parts for result in part.run(DATA)),
+        *generation.run(),
+        *hub.run(),
+        *training.run(),
+    ]
     width = max(len(result["what"]) for result in results)
     for result in results:
         print(f"{result['what']:<{width}}  {result['seconds']:8.2f} s  {result['ratio']:6.2f} x  {result['note']}")

@@ -139,6 +139,16 @@ def _other_layers(adapter: Path) -> None:
     (adapter / "adapter_config.json").write_text(json.dumps({**config, "target_modules": ["attention.wq"]}))
 
 
+def _fewer_layers(adapter: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(adapter / "adapter_model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in weights.items() if "layers.1" not in name},
+        adapter / "adapter_model.safetensors",
+    )
+
+
 def _more_layers(adapter: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -147,7 +157,7 @@ def _more_layers(adapter: Path) -> None:
     save_file({**weights, **more}, adapter / "adapter_model.safetensors")
 
 
-@pytest.mark.parametrize("damage", [_other_shape, _other_layers, _more_layers])
+@pytest.mark.parametrize("damage", [_other_shape, _other_layers, _fewer_layers, _more_layers])
 def test_an_adapter_that_does_not_fit_is_one_line(
     damage: Any, tmp_path: Path, llama_folder: Path, adapter: Path, template: str
 ) -> None:

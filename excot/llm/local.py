@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,9 @@ def _with_adapter(network: Any, model: str, adapter: str) -> Any:
     except ImportError:
         raise import_error("peft", "train") from None
     try:
-        adapted = PeftModel.from_pretrained(network, str(folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what does not fit is said below, in one line
+            adapted = PeftModel.from_pretrained(network, str(folder))
         # Weights for layers that the model does not have are passed over without a word.
         unlike = load_peft_weights(str(folder), device="cpu").keys() ^ get_peft_model_state_dict(adapted).keys()
     except Exception as error:  # other shapes, other names of layers, a damaged file
