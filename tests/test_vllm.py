@@ -32,7 +32,7 @@ from excot.llm.base import BackendError, Completion, FatalBackendError, Sampling
 pytest.importorskip("vllm", reason="no vLLM here: make test-vllm runs these tests with a real one")
 pytestmark = pytest.mark.timeout(900)  # an engine takes a minute to start
 
-ASKED = ("--n", 4, "--max-tokens", 48, "--prompt", "direct", "--seed", 3)
+ASKED = ("--n", 4, "--max-tokens", 32, "--prompt", "direct", "--seed", 3)
 IN_PROCESS = (*ASKED, "--backend", "vllm", "--model", MODEL, "--max-model-len", LENGTH)
 
 IN_32_BITS = """
@@ -47,15 +47,13 @@ if __name__ == "__main__":
 Rows = list[dict[str, Any]]
 
 
-def wait_for_answers(out: str, process: Any) -> int:
-    """Wait until a run has finished some questions, but by far not all; how many."""
+def kill_half_way(out: str, process: Any) -> None:
+    """Wait until a run has finished some questions, but by far not all, and end it."""
     while journaled(out) < 3:
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     end(process)
-    finished = journaled(out)
-    assert finished < 20
-    return finished
+    assert journaled(out) < 20
 
 
 # -- the server
@@ -80,7 +78,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
         by_server = (*ASKED, "--base-url", url, "--model")
         done("generate", "--out", whole, *by_server, "smol")
         process = start("generate", "--out", killed, *by_server, "smol", "--concurrency", 2, start_new_session=True)
-        wait_for_answers(killed, process)
+        kill_half_way(killed, process)
         done("generate", "--out", killed, *by_server, "smol")
         done("generate", "--out", crowded, *by_server, "smol")
         unknown = excot("generate", "--out", other, *by_server, "other")
@@ -94,7 +92,7 @@ def test_the_server_gives_four_answers_by_one_seeded_request(served: Served) -> 
         assert {c["seed"] for c in row["candidates"]} == {json.loads(row["sampling"])["seed"]}
         assert row["model"] == "smol"
         assert row["prompt_tokens"] > 100
-        assert 4 <= row["completion_tokens"] <= 4 * 48
+        assert 4 <= row["completion_tokens"] <= 4 * 32
     assert len({json.loads(row["sampling"])["seed"] for row in served.whole}) == 20
     assert sum(len(set(answers(row))) for row in served.whole) > 60  # samples differ
     reasons = Counter(c["finish_reason"] for row in served.whole for c in row["candidates"])
@@ -105,9 +103,9 @@ def test_killed_and_started_again_the_server_has_given_the_same_rows(served: Ser
     assert served.killed == served.whole
 
 
-def test_what_the_server_has_no_room_for_is_recorded_with_its_tokens(served: Served) -> None:
+def test_what_the_server_has_no_room_for_is_recorded_and_the_run_goes_on(served: Served) -> None:
     assert [row["failure"] for row in served.too_long] == [None, "too_long", None]
-    assert served.too_long[1]["prompt_tokens"] > 9000
+    assert served.too_long[1]["prompt_tokens"] is None  # it says "at least", and not how many there are
     assert [len(row["candidates"]) for row in served.too_long] == [4, 0, 4]
 
 
@@ -125,13 +123,12 @@ def test_killed_and_started_again_in_process_the_answers_are_those_of_the_server
     out = twenty_questions(tmp_path)
     command = ("generate", "--out", out, *IN_PROCESS)
     process = python(IN_32_BITS, *command, "--concurrency", 2, start_new_session=True)
-    finished = wait_for_answers(out, process)
+    kill_half_way(out, process)
     process = python(IN_32_BITS, *command)
     said, noise = process.communicate(timeout=600)
     assert process.returncode == 0, noise
     assert said.splitlines()[0].startswith("80 answers to 20 of 20 questions by ")  # and nothing of vLLM's
     assert said.splitlines()[1].startswith("next: ")
-    assert f"{finished}/20" in noise or finished  # see the journal: nothing is asked twice
     for ours, theirs in zip(rows_of(out, "generations"), served.whole, strict=True):
         first = json.loads(ours["sampling"])["seed"]
         assert [c["seed"] for c in ours["candidates"]] == [first + k for k in range(4)]
@@ -265,7 +262,7 @@ def test_the_transformers_backend_runs_on_the_same_model(tmp_path: Path) -> None
     for row in rows:
         assert len({candidate["seed"] for candidate in row["candidates"]}) == 2
         assert {candidate["finish_reason"] for candidate in row["candidates"]} <= {"stop", "length"}
-        assert all(0 < candidate["completion_tokens"] <= 48 for candidate in row["candidates"])
+        assert all(0 < candidate["completion_tokens"] <= 32 for candidate in row["candidates"])
 
 
 def test_the_transformers_backend_records_what_is_too_long_as_well(tmp_path: Path) -> None:

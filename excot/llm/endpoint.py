@@ -36,7 +36,7 @@ _OVER_LIMIT = re.compile(r"request too large for .{0,200}tokens must be reduced"
 _COUNTED = (  # how OpenAI, vLLM, SGLang and llama.cpp say how many tokens a prompt has
     r"(\d+) in (?:the|your) (?:messages|prompt|input)",
     r"resulted in (\d+) tokens",
-    r"(\d+) (?:input|prompt) tokens",
+    r"(?<!at least )\b(\d+) (?:input|prompt) tokens",  # vLLM stops counting where a prompt is too long
     r"(\d+) tokens from the input",
     r"(?:request|prompt|input) \((\d+) tokens\)",
 )
