@@ -7,13 +7,16 @@ equals a BLOB, and there is no tolerance for floats. That is what both official 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
 Row = tuple
 RULES = ("set", "multiset", "ordered", "test_suite")
+
+_SIGNED_ROWS = 100_000
+"""Rows of a gold up to which each has a signature, by which the reading of a wrong result ends early."""
 
 
 class Matches(NamedTuple):
@@ -40,8 +43,9 @@ class GoldRows:
         self.rows = rows
 
     @cached_property
-    def distinct(self) -> set[Row]:
-        return set(self.rows)
+    def counts(self) -> Counter[Row]:
+        """How often each different row is there."""
+        return Counter(self.rows)
 
     @cached_property
     def in_order(self) -> tuple[Row, ...]:
@@ -49,12 +53,15 @@ class GoldRows:
         return tuple(dict.fromkeys(self.rows))
 
     @cached_property
-    def counts(self) -> Counter[Row]:
-        return Counter(self.rows)
+    def signature(self) -> Callable[[Row], int]:
+        """What no permutation of the columns changes: rows with unequal signatures match under none."""
+        # Of a large result the number of columns must do: a signature for each row takes some 100 bytes of memory.
+        return _sum_of_hashes if len(self.rows) <= _SIGNED_ROWS else len
 
     @cached_property
-    def signatures(self) -> Counter[tuple[int, int]]:
-        return Counter(map(_signature, self.rows))
+    def signatures(self) -> Counter[int]:
+        """How often each signature is there."""
+        return Counter(map(self.signature, self.rows))
 
 
 def compare(gold: GoldRows, rows: Iterable[Row], *, ordered: bool, suite_ordered: bool) -> tuple[Matches, int]:
@@ -77,40 +84,40 @@ def compare(gold: GoldRows, rows: Iterable[Row], *, ordered: bool, suite_ordered
     # Most candidates that are right give the gold's rows in the gold's order: nothing needs keeping until one differs.
     for row in rows:
         if position == len(expected) or row != expected[position]:
-            return _compare_from(gold, position, chain((row,), rows), ordered, suite_ordered)
+            break
         position += 1
-    if position == len(expected):
-        return Matches(True, True, True, True), position
-    return Matches(set=set(expected[:position]) == gold.distinct), position
+    else:
+        if position == len(expected):
+            return Matches(True, True, True, True), position
+        return Matches(set=len(set(expected[:position])) == len(gold.counts)), position
+    # And most that are wrong differ in their first row already, which is none of the gold's in any order of columns.
+    if row not in gold.counts and gold.signature(row) not in gold.signatures:
+        return Matches(), position + 1
+    return _compare_from(gold, position, chain((row,), rows), ordered, suite_ordered)
 
 
 def _compare_from(
     gold: GoldRows, position: int, rows: Iterator[Row], ordered: bool, suite_ordered: bool
 ) -> tuple[Matches, int]:
     """Go on where the first ``position`` rows were the gold's own and the next one is not."""
-    expected = gold.rows
-    prefix = expected[:position]
+    expected, counts, signature, signatures = gold.rows, gold.counts, gold.signature, gold.signatures
     set_alive = bag_alive = suite_alive = True
-    seen = set(prefix)
-    left = gold.counts - Counter(prefix)
-    signatures_left = gold.signatures - Counter(map(_signature, prefix))
-    kept = list(prefix)
+    kept = list(expected[:position])
+    seen, seen_signatures = Counter(kept), Counter(map(signature, kept))
     read = position
     for row in rows:
         read += 1
         if set_alive:
-            set_alive = row in gold.distinct
-            seen.add(row) if set_alive else seen.clear()
-        if bag_alive:
-            bag_alive = left[row] > 0
-            left[row] -= bag_alive
+            set_alive = row in counts
+            seen[row] += set_alive
+            bag_alive = bag_alive and set_alive and seen[row] <= counts[row]
         if suite_alive:
-            signature = _signature(row)
-            suite_alive = signatures_left[signature] > 0
-            signatures_left[signature] -= suite_alive
+            own = signature(row)
+            seen_signatures[own] += 1
+            suite_alive = seen_signatures[own] <= signatures[own]
             kept.append(row) if suite_alive else kept.clear()
-        if not (set_alive or bag_alive or suite_alive):
-            return Matches(), read
+        if not (bag_alive or suite_alive):
+            return _covers(gold, seen, rows, read) if set_alive else (Matches(), read)
     complete = read == len(expected)
     multiset = bag_alive and complete
     # An equal bag needs no search where order does not matter: its columns fit as they stand.
@@ -121,7 +128,7 @@ def _compare_from(
     )
     return (
         Matches(
-            set=set_alive and len(seen) == len(gold.distinct),
+            set=set_alive and len(seen) == len(counts),
             multiset=multiset,
             ordered=multiset and not ordered,  # the rows differ at `position`, so the order does
             test_suite=test_suite,
@@ -130,9 +137,21 @@ def _compare_from(
     )
 
 
-def _signature(row: Row) -> tuple[int, int]:
-    """A number that no permutation of the columns changes; unequal signatures mean that no permutation can help."""
-    return len(row), sum(map(hash, row))
+def _covers(gold: GoldRows, seen: Iterable[Row], rows: Iterator[Row], read: int) -> tuple[Matches, int]:
+    """Where only ``set`` can still match: a few nanoseconds a row, as a result may go on for millions of them."""
+    counts = gold.counts
+    missing = counts.keys() - seen
+    more = 0
+    for more, row in enumerate(rows, 1):
+        if row not in counts:
+            return Matches(), read + more
+        if missing:
+            missing.discard(row)
+    return Matches(set=not missing), read + more
+
+
+def _sum_of_hashes(row: Row) -> int:
+    return hash((len(row), sum(map(hash, row))))
 
 
 def equal_under_permutation(gold: Sequence[Row], rows: Sequence[Row], ordered: bool) -> bool:
