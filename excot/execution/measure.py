@@ -76,12 +76,16 @@ class Reading(Generic[Found]):
 
     def __init__(self, compare: Callable[[Iterator[Row]], Found], limits: Limits, *, to_the_end: bool):
         self._compare, self._limits, self._to_the_end = compare, limits, to_the_end
+        self._begin()
+
+    def _begin(self) -> None:
         self._kept: dict[Row, None] = {}
         self._over_limits = False
         self.found: Found | None = None
         self.rows: list[Row] | None = None
 
     def __call__(self, rows: Iterator[Row]) -> None:
+        self._begin()  # a statement may be executed a second time
         if not self._to_the_end:
             self.found = self._compare(rows)
             return

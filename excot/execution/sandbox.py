@@ -18,15 +18,17 @@ from typing import Any, Generic, Literal, TypeVar
 
 from .compare import Row
 from .database import DatabaseError, connect
+from .volatile import VOLATILE_FUNCTIONS, is_volatile
 
 T = TypeVar("T")
 Status = Literal["ok", "error", "timeout", "too_large", "refused"]
 
 _INSTRUCTIONS_BETWEEN_CLOCK_READINGS = 1_000
-_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 _FORBIDDEN_FUNCTIONS = {"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"}
 # SQLite's own words, whole: a statement can bring any word of its own into a message ("no such column: interrupted").
 _TOO_LARGE = {"string or blob too big", "query string is too large", "database or disk is full"}
+_NOT_UTF8 = "Could not decode to UTF-8"  # the beginning of what Python's sqlite3 says of a value
 _DATABASE_AT_FAULT = {
     "database disk image is malformed",
     "disk I/O error",
@@ -57,18 +59,31 @@ class Limits:
     heap_bytes: int = 200_000_000
 
 
+class _NotUtf8(Exception):
+    """A value that was to be decoded strictly."""
+
+
 class TooLarge(Exception):
     """Raised by a reader of rows when it will not keep more of them."""
 
 
 @dataclass(frozen=True)
 class Execution(Generic[T]):
-    """What became of a statement: ``value`` is what its rows were read into (``None`` unless ``status`` is ``ok``)."""
+    """What became of a statement.
+
+    Attributes:
+        status: what happened.
+        value: what its rows were read into; ``None`` unless ``status`` is ``ok``.
+        error: SQLite's message, or what else stopped it.
+        seconds: wall time.
+        volatile: whether it asks for the clock or for chance, so that it may come out otherwise at any time.
+    """
 
     status: Status
     value: T | None
     error: str | None
     seconds: float
+    volatile: bool = False
 
 
 class Sandbox:
@@ -77,18 +92,19 @@ class Sandbox:
     Args:
         path: the SQLite file.
         limits: what each statement may use.
+        on_restart: called where a statement is executed a second time, whose limit begins anew.
 
     Raises:
         DatabaseError: the file is missing, empty, or no SQLite database.
     """
 
-    def __init__(self, path: str | Path, limits: Limits):
+    def __init__(self, path: str | Path, limits: Limits, on_restart: Callable[[], None] = lambda: None):
         self.path, self.limits = Path(path), limits
+        self._on_restart = on_restart
         self._deadline = 0.0
         self._denied: str | None = None
+        self._functions: set[str] = set()
         self._connection = connect(path)
-        # Replacement instead of an error or a loss: what cannot be decoded is the same for gold and candidate.
-        self._connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         self._connection.execute(f"PRAGMA hard_heap_limit = {limits.heap_bytes}").close()
         # A sort or a temporary index that outgrows its cache goes to a file without a name, as in the official
         # scripts: kept in memory it would meet that limit, and large golds that are right would be too large.
@@ -105,14 +121,25 @@ class Sandbox:
         Args:
             sql: the statement, any text whatever.
             read: takes an iterator of rows (tuples) and makes something of them; it may stop early, and may raise
-                `TooLarge`.
+                `TooLarge`. It is called again, from the first row on, where text turns up that is not UTF-8.
 
         Raises:
             DatabaseError: the file itself is damaged or gone; no statement is to blame for that.
         """
+        try:
+            return self._run(sql, read)
+        except _NotUtf8:
+            # Replacement instead of an error or a loss: what cannot be decoded is the same for gold and candidate. A
+            # database without such text is spared it: it takes longer than all else there is to reading a value.
+            self._connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+            self._on_restart()
+            return self._run(sql, read)
+
+    def _run(self, sql: str, read: Callable[[Iterator[Row]], T]) -> Execution[T]:
         started = time.perf_counter()
         self._deadline = started + self.limits.seconds
         self._denied = None
+        self._functions.clear()
         status: Status = "ok"
         value, error, cursor = None, None, None
         try:
@@ -127,7 +154,8 @@ class Sandbox:
         finally:
             if cursor is not None:
                 cursor.close()
-        return Execution(status, value, error, time.perf_counter() - started)
+        volatile = bool(self._functions) and is_volatile(self._functions, sql)
+        return Execution(status, value, error, time.perf_counter() - started, volatile)
 
     def _begin(self, sql: str) -> sqlite3.Cursor:
         try:
@@ -145,7 +173,12 @@ class Sandbox:
         return time.perf_counter() > self._deadline
 
     def _authorize(self, action: int, first: str | None, second: str | None, *_: Any) -> int:
-        if action in _ALLOWED and not (action == sqlite3.SQLITE_FUNCTION and second in _FORBIDDEN_FUNCTIONS):
+        if action == sqlite3.SQLITE_FUNCTION:
+            if second in VOLATILE_FUNCTIONS:
+                self._functions.add(second)
+            if second not in _FORBIDDEN_FUNCTIONS:
+                return sqlite3.SQLITE_OK
+        elif action in _ALLOWED:
             return sqlite3.SQLITE_OK
         # Opening a virtual table (json_each, FTS) declares its columns, which SQLite calls an update of sqlite_master;
         # a real update of that table it refuses by itself. FTS5 also asks whether the file has changed.
@@ -158,6 +191,8 @@ class Sandbox:
 
     def _explain(self, exception: BaseException) -> tuple[Status, str]:
         message = str(exception) or type(exception).__name__
+        if message.startswith(_NOT_UTF8):
+            raise _NotUtf8 from None
         # The full-text tables ask for more than they need and live with the refusal: what counts is the message.
         if self._denied is not None and "authoriz" in message:
             return "refused", f"{message} ({self._denied})"

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from .compare import GoldRows, Matches, Row, compare
 from .measure import Measured, Measures, Reading, fingerprint, row_size, seconds_by_turns, soft_f1, time_ratio
+from .packing import WORTH_KEEPING, pack, unpack
 from .sandbox import Execution, Limits, Sandbox, TooLarge
 from .sqltext import mentions_order_by, orders_its_result, statement_key, without_distinct
 
@@ -18,6 +19,10 @@ Status = Literal["ok", "error", "timeout", "too_large", "refused"]
 GoldStatus = Literal["ok", "empty", "error", "timeout", "too_large"]
 GOLD = -1
 """The place of the gold among a task's statements."""
+
+Lasts = Literal["always", "under this limit", "once"]
+"""How far an outcome can be relied on later, with the same files: under any longer time limit, too; only where the
+time limit is the same, since it had a say; or not at all, since the statement asks for the clock or for chance."""
 
 TIMING_BUDGET = 2.0
 """How long a candidate and its gold are timed in all, in time limits of one statement."""
@@ -34,6 +39,7 @@ class Outcome:
         seconds: wall time of its execution, or ``None`` where it was not executed.
         rows: rows that were read: all of them, or as many as it took to see that nothing can match.
         measured: what the task asked to measure; ``None`` where it asked for nothing or the status is not ``ok``.
+        lasts: when the same statement would have the same outcome again.
     """
 
     status: Status
@@ -42,6 +48,7 @@ class Outcome:
     seconds: float | None = None
     rows: int | None = None
     measured: Measured | None = None
+    lasts: Lasts = "always"
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,12 @@ class GoldOutcome:
     error: str | None = None
     seconds: float | None = None
     rows: int | None = None
+    lasts: Lasts = "always"
+
+    @property
+    def ran(self) -> bool:
+        """Whether there is a result to compare with."""
+        return self.status in ("ok", "empty")
 
 
 @dataclass(frozen=True)
@@ -83,8 +96,19 @@ class Verdict:
     candidates: tuple[Outcome, ...]
 
 
-Known = Mapping[int, "Outcome | GoldOutcome"]
-"""Outcomes by place (the gold's under `GOLD`): what is known is not executed again, and a known gold has no rows."""
+@dataclass(frozen=True)
+class Known:
+    """What is known of a task before it is executed, from an earlier process or run.
+
+    Attributes:
+        outcomes: the outcomes of candidates by place; these are not executed again.
+        gold: the gold's outcome, which counts where it did not run or its rows are given.
+        gold_rows: the gold's results, as `Verifier.gold_rows` gave them.
+    """
+
+    outcomes: Mapping[int, Outcome] = field(default_factory=dict)
+    gold: GoldOutcome | None = None
+    gold_rows: bytes | None = None
 
 
 class Verifier:
@@ -96,33 +120,42 @@ class Verifier:
     """
 
     def __init__(self, on_statement: Callable[[int], None] = lambda place: None):
-        self._on_statement = on_statement
+        self._place = GOLD
+        self._watcher = on_statement
         self._sandboxes: list[Sandbox] = []
         self._open_for: tuple[tuple[Path, ...], Limits] | None = None
+        self._gold: _Gold | None = None
 
-    def verify(self, task: Task, known: Known | None = None) -> Iterator[tuple[int, Outcome | GoldOutcome]]:
+    def verify(self, task: Task, known: Known = Known()) -> Iterator[tuple[int, Outcome | GoldOutcome]]:
         """Yield ``(GOLD, GoldOutcome)`` first, then ``(place, Outcome)`` of every candidate that is not known yet.
 
         Raises:
             DatabaseError: a database of the task is missing or damaged.
         """
-        known = known or {}
         self._open(task)
-        gold = _Gold(task, self._sandboxes, self._on_statement, given_up=known.get(GOLD))
+        self._gold = gold = _Gold(task, self._sandboxes, self._on_statement, known)
         yield GOLD, gold.outcome
-        judged = {statement_key(task.candidates[place]): known[place] for place in known if place != GOLD}
+        judged = {statement_key(task.candidates[place]): outcome for place, outcome in known.outcomes.items()}
         for place, candidate in enumerate(task.candidates):
-            if place in known:
+            if place in known.outcomes:
                 continue
             sql = statement_key(candidate)
             if sql not in judged:
                 judged[sql] = gold.judge(place, sql)
             yield place, judged[sql]
 
+    def gold_rows(self) -> bytes | None:
+        """The results of the last task's gold, for `Known`; ``None`` where executing it again is as good."""
+        return self._gold and self._gold.packed()
+
     def close(self) -> None:
         for sandbox in self._sandboxes:
             sandbox.close()
-        self._sandboxes, self._open_for = [], None
+        self._sandboxes, self._open_for, self._gold = [], None, None
+
+    def _on_statement(self, place: int) -> None:
+        self._place = place
+        self._watcher(place)
 
     def _open(self, task: Task) -> None:
         # Nothing that a statement may do outlives it in a connection, so questions on one database share theirs.
@@ -130,7 +163,7 @@ class Verifier:
         if wanted != self._open_for:
             self.close()
             for path in task.databases:
-                self._sandboxes.append(Sandbox(path, task.limits))
+                self._sandboxes.append(Sandbox(path, task.limits, lambda: self._watcher(self._place)))
             self._open_for = wanted
 
 
@@ -138,11 +171,7 @@ class _Gold:
     """The gold of one question, executed once, and the judge of its candidates."""
 
     def __init__(
-        self,
-        task: Task,
-        sandboxes: list[Sandbox],
-        on_statement: Callable[[int], None],
-        given_up: GoldOutcome | None,
+        self, task: Task, sandboxes: list[Sandbox], on_statement: Callable[[int], None], known: Known
     ):
         self._sql = statement_key(task.gold)
         self._suite_sql = without_distinct(self._sql)
@@ -153,23 +182,53 @@ class _Gold:
         self._suite_ordered = mentions_order_by(self._sql)
         self._rows: GoldRows | None = None
         self._suite_rows: list[GoldRows | None] = []
-        self.outcome = given_up or self._execute_gold()
+        if known.gold is not None and not known.gold.ran:
+            self.outcome = known.gold
+        elif known.gold is not None and known.gold_rows is not None:
+            self.outcome = known.gold
+            self._rows, *self._suite_rows = self._unpacked(known.gold_rows)
+        else:
+            self.outcome = self._execute_gold()
 
     def _execute_gold(self) -> GoldOutcome:
         execution = self._gold_rows(self._sandboxes[0], self._sql)
         if execution.value is None:
             status = "error" if execution.status == "refused" else execution.status
-            return GoldOutcome(status, execution.error, execution.seconds)
+            return GoldOutcome(status, execution.error, execution.seconds, lasts=_lasts(execution))
         self._rows = GoldRows(execution.value)
+        lasts = _lasts(execution)
         # `test_suite` compares what both return without DISTINCT, on every instance of the database.
         for sandbox in self._sandboxes:
-            if sandbox is self._sandboxes[0] and self._suite_sql == self._sql:
+            if self._same_result_on(sandbox):
                 self._suite_rows.append(self._rows)
             else:
                 suite = self._gold_rows(sandbox, self._suite_sql)
                 self._suite_rows.append(None if suite.value is None else GoldRows(suite.value))
+                lasts = _shortest(lasts, _lasts(suite))
         rows = len(execution.value)
-        return GoldOutcome("ok" if rows else "empty", None, execution.seconds, rows)
+        return GoldOutcome("ok" if rows else "empty", None, execution.seconds, rows, lasts)
+
+    def _same_result_on(self, sandbox: Sandbox) -> bool:
+        """Whether the gold's result is at once what `test_suite` compares on this instance of the database."""
+        return sandbox is self._sandboxes[0] and self._suite_sql == self._sql
+
+    def packed(self) -> bytes | None:
+        """The gold's results, unless they are large or cost nothing."""
+        if self._rows is None or (self.outcome.seconds or 0) < WORTH_KEEPING:
+            return None
+        others = [
+            suite and suite.rows
+            for sandbox, suite in zip(self._sandboxes, self._suite_rows, strict=True)
+            if not self._same_result_on(sandbox)
+        ]
+        return pack([self._rows.rows, *others])
+
+    def _unpacked(self, packed: bytes) -> Iterator[GoldRows | None]:
+        """The gold's result, and then one for each instance of the database."""
+        main, *others = (None if rows is None else GoldRows(rows) for rows in unpack(packed))
+        yield main
+        for sandbox in self._sandboxes:
+            yield main if self._same_result_on(sandbox) else others.pop(0)
 
     def _gold_rows(self, sandbox: Sandbox, sql: str) -> Execution[list[Row]]:
         self._on_statement(GOLD)
@@ -181,37 +240,41 @@ class _Gold:
         self._on_statement(place)
         reading = Reading(self._read, self._limits, to_the_end=self._measures.need_all_rows)
         execution = self._sandboxes[0].run(sql, reading)
+        lasts = _shortest(_lasts(execution), self.outcome.lasts)
         if reading.found is None:
-            return Outcome(execution.status, error=execution.error, seconds=execution.seconds)
+            return Outcome(execution.status, error=execution.error, seconds=execution.seconds, lasts=lasts)
         matches, rows = reading.found
         suite_sql = without_distinct(sql)
         one_execution_tells = suite_sql == sql and self._suite_sql == self._sql and len(self._sandboxes) == 1
         if self._rows is not None and not one_execution_tells:
-            matches = matches._replace(test_suite=self._suite_matches(place, suite_sql))
+            test_suite, suite_lasts = self._suite_matches(place, suite_sql)
+            matches, lasts = matches._replace(test_suite=test_suite), _shortest(lasts, suite_lasts)
         measured = None
         if self._measures != Measures():
             self._on_statement(place)  # the statement is over: what follows does not count as its time
             measured = self._measure(place, sql, matches, reading.rows, execution.seconds)
-        return Outcome("ok", matches, None, execution.seconds, rows, measured)
+        return Outcome("ok", matches, None, execution.seconds, rows, measured, lasts)
 
     def _judge_itself(self) -> Outcome:
         """A candidate that is the gold, to the letter: its outcome is the gold's."""
         gold = self.outcome
         if gold.rows is None:
-            return Outcome(gold.status, error=gold.error, seconds=gold.seconds)
+            return Outcome(gold.status, error=gold.error, seconds=gold.seconds, lasts=gold.lasts)
         matches = Matches(True, True, True, None not in self._suite_rows)
         measured = None if self._measures == Measures() else self._measure_itself()
-        return Outcome("ok", matches, None, gold.seconds, gold.rows, measured)
+        return Outcome("ok", matches, None, gold.seconds, gold.rows, measured, gold.lasts)
 
-    def _suite_matches(self, place: int, sql: str) -> bool:
+    def _suite_matches(self, place: int, sql: str) -> tuple[bool, Lasts]:
+        lasts: Lasts = "always"
         for sandbox, gold in zip(self._sandboxes, self._suite_rows, strict=True):
             if gold is None:
-                return False
+                return False, lasts
             self._on_statement(place)
             execution = sandbox.run(sql, partial(self._compare, gold))
+            lasts = _shortest(lasts, _lasts(execution))
             if execution.value is None or not execution.value[0].test_suite:
-                return False
-        return True
+                return False, lasts
+        return True, lasts
 
     def _read(self, rows: Iterator[Row]) -> tuple[Matches, int]:
         if self._rows is None:  # no gold to compare with; what happens to the candidate is still worth knowing
@@ -261,6 +324,19 @@ class _Gold:
     @cached_property
     def _fingerprint(self) -> str:
         return fingerprint(self._rows.in_order)
+
+
+_BY_LENGTH: tuple[Lasts, ...] = ("once", "under this limit", "always")
+
+
+def _lasts(execution: Execution[Any]) -> Lasts:
+    if execution.volatile:
+        return "once"
+    return "under this limit" if execution.status == "timeout" else "always"
+
+
+def _shortest(*all: Lasts) -> Lasts:
+    return min(all, key=_BY_LENGTH.index)
 
 
 def _keep(rows: Iterator[Row], limits: Limits) -> list[Row]:
