@@ -17,7 +17,7 @@ import pytest
 from hostile import STUCK
 from pooled import ALL, HASTE, NOTHING, SLOW, in_process, make_numbers, mixed_tasks, verdicts
 
-from excot.execution import pool
+from excot.execution import pool, work
 from excot.execution.compare import Matches
 from excot.execution.pool import GRACE, verify_all
 from excot.execution.sandbox import Limits
@@ -61,7 +61,8 @@ def test_a_task_without_candidates_has_a_verdict(database):
     assert (id, verdict.gold.status, verdict.candidates) == ("alone", "ok", ())
 
 
-def test_tasks_are_drawn_only_as_workers_come_free(database):
+def test_tasks_are_drawn_ahead_of_the_workers_but_not_without_end(database, monkeypatch):
+    monkeypatch.setattr(work, "AHEAD_TASKS", 5)
     drawn = []
 
     def tasks() -> Iterator[Task]:
@@ -70,7 +71,7 @@ def test_tasks_are_drawn_only_as_workers_come_free(database):
             yield task
 
     for count, _ in enumerate(verify_all(tasks(), 2), start=1):
-        assert len(drawn) <= count + 1
+        assert len(drawn) <= count + 5 + 2
     assert len(drawn) == 20
 
 

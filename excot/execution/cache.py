@@ -1,4 +1,4 @@
-"""What became of statements, on disk, so that none is executed twice: the next round, the score and the reward look here.
+"""What became of statements, on disk, so that none is executed twice: by the next round, the score, or the reward.
 
 An entry holds all that is known of one gold: its outcome, its results where executing it again would take longer, and
 the outcome of every statement that was compared with it. Its key is the databases' contents, the gold, the limits, and
@@ -16,13 +16,13 @@ import sqlite3
 import sys
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .compare import Matches
-from .files import known_hash, logs
+from .files import logs
 from .measure import Measured
 from .verify import GoldOutcome, Outcome
 
@@ -86,9 +86,14 @@ class Cache:
     def path(self) -> Path:
         return self._folder / _FILE
 
-    def recall(self, question: Question) -> Recalled | None:
-        """What is known of a gold under these limits; ``None`` where it has to be executed."""
-        key = self._key(question)
+    def recall(self, question: Question, hashes: Sequence[str]) -> Recalled | None:
+        """What is known of a gold under these limits; ``None`` where it has to be executed.
+
+        Args:
+            question: the gold, and what else its outcome depends on.
+            hashes: those of its databases' files, by which it is found wherever they lie.
+        """
+        key = _key(question, hashes)
         if key is None:
             return None
         entry = self._entry(key)
@@ -98,10 +103,15 @@ class Cache:
         return _usable(entry, question.limits.seconds)
 
     def remember(
-        self, question: Question, gold: GoldOutcome, gold_rows: bytes | None, outcomes: Mapping[str, Outcome]
+        self,
+        question: Question,
+        hashes: Sequence[str],
+        gold: GoldOutcome,
+        gold_rows: bytes | None,
+        outcomes: Mapping[str, Outcome],
     ) -> None:
         """Keep what became of a gold and of statements compared with it, beside what is there already."""
-        key = self._key(question)
+        key = _key(question, hashes)
         if key is None or gold.lasts == "once":
             return
         seconds = question.limits.seconds
@@ -135,22 +145,6 @@ class Cache:
     def _entry(self, key: bytes) -> _Entry | None:
         value = self._pending.get(key) or self._try(lambda connection: _value(connection, key))
         return _opened(value) if value else None
-
-    def _key(self, question: Question) -> bytes | None:
-        """By what a question is found; ``None`` where its outcomes cannot be kept."""
-        if question.measures.repetitions:  # times are measured when they are asked for
-            return None
-        if any(logs(path) for path in question.databases):
-            return None  # what is in the database, its file alone does not say
-        try:
-            hashes = [known_hash(path) for path in question.databases]
-        except OSError:
-            return None  # said better where it is opened
-        limits, measures = list(astuple(question.limits)), astuple(question.measures)
-        limits[0] = None  # seconds: each outcome knows for which it is good
-        versions = (_FORMAT, sqlite3.sqlite_version, sys.version_info[:2])
-        text = repr((versions, hashes, question.gold, limits, measures))
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
     def _try(self, act: Callable[[sqlite3.Connection], T]) -> T | None:
         """Do something with the file; ``None`` where that cannot be done."""
@@ -240,6 +234,17 @@ class _transaction:
             self._connection.execute("ROLLBACK")
 
 
+def _key(question: Question, hashes: Sequence[str]) -> bytes | None:
+    """By what a question is found; ``None`` where its outcomes cannot be kept."""
+    if question.measures.repetitions:  # times are measured when they are asked for
+        return None
+    # Without the time limit: each outcome knows for which it holds.
+    limits = [value for name, value in vars(question.limits).items() if name != "seconds"]
+    versions = (_FORMAT, sqlite3.sqlite_version, sys.version_info[:2])
+    text = repr((versions, list(hashes), question.gold, limits, vars(question.measures)))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 def _version(connection: sqlite3.Connection) -> int:
     return connection.execute("PRAGMA user_version").fetchone()[0]
 
@@ -251,8 +256,7 @@ def _value(connection: sqlite3.Connection, key: bytes) -> bytes | None:
 
 _Outcomes = dict[str, tuple[float, tuple]]
 _Entry = tuple[float, tuple, bytes | None, _Outcomes]
-"""The limit in seconds that the gold was executed under, its outcome, its results; by statement the limit, and that
-outcome."""
+"""The limit in seconds of the gold, its outcome and results; and by statement the limit and the outcome of each."""
 
 _CHECKSUM = 8  # bytes
 
@@ -292,7 +296,7 @@ def _usable(entry: _Entry, seconds: float) -> Recalled | None:
 
 
 def _holds(limit: float, plain: tuple[Any, ...], seconds: float) -> bool:
-    """Whether an outcome found under one limit is true under another; its first value is the status, its last how it lasts."""
+    """Whether what was found under one limit is true under another; ``plain`` is ``(status, ..., lasts)``."""
     if seconds == limit:
         return True
     return seconds > limit if plain[-1] == "always" else seconds < limit and plain[0] == "timeout"
@@ -302,13 +306,14 @@ def _merged(before: _Entry | None, new: _Entry) -> _Entry:
     """Both entries in one, the more widely true where both have an outcome."""
     if before is None:
         return new
-    golds = (before[:2], new[:2])
-    if not (golds[0][0] == golds[1][0] or all(gold[-1] == "always" for _, gold in golds)):
+    (limit, gold, rows, outcomes), (new_limit, new_gold, new_rows, new_outcomes) = before, new
+    widely = gold[-1] == new_gold[-1] == "always"
+    if gold[0] != new_gold[0] or not (limit == new_limit or widely):
         return new  # the gold ran under one limit only: nothing that was compared with it is comparable
-    outcomes = before[3] | {
-        sql: (limit, plain)
-        for sql, (limit, plain) in new[3].items()
-        if sql not in before[3] or not _holds(*before[3][sql], limit)
+    better = {
+        sql: outcome
+        for sql, outcome in new_outcomes.items()
+        if sql not in outcomes or not _holds(*outcomes[sql], new_limit)
     }
-    limit, gold = min(golds)[:2] if golds[0][0] != golds[1][0] else golds[1]
-    return (limit, gold, new[2] or before[2], outcomes)
+    kept = gold if limit < new_limit else new_gold
+    return (min(limit, new_limit), kept, new_rows or rows, outcomes | better)

@@ -29,7 +29,7 @@ def signature(path: Path) -> Signature | None:
 
 
 def logs(path: Path) -> list[Path]:
-    """The write-ahead log or the rollback journal beside a database, in which rows can be that its file does not hold."""
+    """The write-ahead log or rollback journal beside a database, which can hold rows that its file does not."""
     beside = (path.with_name(path.name + suffix) for suffix in ("-wal", "-journal"))
     return [log for log in beside if log.exists()]
 

@@ -18,35 +18,46 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 
 from ..errors import ExcotError
+from .cache import Cache
 from .verify import GOLD, GoldOutcome, Outcome, Task, Verdict
-from .worker import BEACON_SIZE, READY, STARTING, read_beacon, write_beacon
+from .work import Piece, Work
+from .worker import BEACON_SIZE, READY, STARTING, read_beacon, write_beacon, write_end
 
 GRACE = 1.0
 """Seconds past its limit after which a statement is ended from outside."""
 
+_DRAW_FOR = 0.02  # s; then the workers are looked after again
+_WORTH_SPLITTING = 0.1  # s; what giving statements to another worker must save at least
 
-def verify_all(tasks: Iterable[Task], processes: int | None = None) -> Iterator[tuple[str, Verdict]]:
+
+def verify_all(
+    tasks: Iterable[Task], processes: int | None = None, cache: Cache | None = None
+) -> Iterator[tuple[str, Verdict]]:
     """Verify questions in parallel.
 
-    Tasks are drawn only as workers come free, and verdicts are yielded in the order in which they are ready. A
-    statement that SQLite does not interrupt is ended `GRACE` seconds after its limit and marked ``timeout``; a worker
-    that dies is replaced and its unfinished work done again; a statement at which two workers died is an ``error``.
+    Tasks are drawn some thousands ahead of the workers, and verdicts are yielded in the order in which they are ready.
+    Statements to one gold are executed together, each once, whatever tasks they come from; what the cache knows is not
+    executed at all. A statement that SQLite does not interrupt is ended `GRACE` seconds after its limit and marked
+    ``timeout``; a worker that dies is replaced and its unfinished work done again; a statement at which two workers
+    died is an ``error``.
 
     Args:
         tasks: the questions.
         processes: how many workers; by default one for each core this process may use.
+        cache: where outcomes of earlier runs are looked for and new ones are kept; by default nowhere.
 
     Yields:
         The task's id and its verdict.
 
     Raises:
-        DatabaseError: a database is missing or damaged. Verdicts yielded before stay valid.
+        DatabaseError: a database is missing or damaged, or changed meanwhile. Verdicts yielded before stay valid.
         ExcotError: workers cannot be started at all, or die without executing anything.
         ValueError: ``processes`` is less than one.
     """
-    with Pool(processes) as pool:
+    with Pool(processes, cache) as pool:
         yield from pool.verify_all(tasks)
 
 
@@ -59,48 +70,53 @@ class Pool:
 
     Args:
         processes: how many workers; by default one for each core this process may use.
+        cache: where outcomes of earlier runs are looked for and new ones are kept; by default nowhere.
 
     Raises:
         ValueError: ``processes`` is less than one.
     """
 
-    def __init__(self, processes: int | None = None):
+    def __init__(self, processes: int | None = None, cache: Cache | None = None):
         if processes is not None and processes < 1:
             raise ValueError(f"processes must be at least 1, not {processes}")
         self._processes = processes or available_cores()
+        self._cache = cache
         self._idle: list[_Worker] = []
         self._owner = os.getpid()
 
     def verify_all(self, tasks: Iterable[Task]) -> Iterator[tuple[str, Verdict]]:
         """Verify questions in parallel; see the function `verify_all` for what it yields and raises."""
         self._leave_to_parent()
-        queue = iter(tasks)
+        work = Work(tasks, self._cache)
         busy: list[_Worker] = []
         try:
-            for _ in range(self._processes):
-                task = next(queue, None)
-                if task is None:
-                    break
-                if self._idle:
-                    busy.append(self._idle.pop())
-                    busy[-1].give(task)
-                else:
-                    busy.append(_Worker(task))
-            while busy:
-                for worker in _ready(busy):
-                    verdict = worker.step()
-                    if verdict is None:
-                        continue
-                    yield worker.task.id, verdict
-                    task = next(queue, None)
-                    if task is None:
+            while True:
+                yield from work.draw(_DRAW_FOR)
+                self._give(work, busy)
+                if work.exhausted and not busy:
+                    return
+                for worker in _ready(busy, wait_for_them=not work.wants_more):
+                    if worker.step():
                         busy.remove(worker)
                         self._idle.append(worker)
-                    else:
-                        worker.give(task)
+                        yield from work.done(worker.piece)
         finally:
             for worker in busy:
                 worker.close()
+            if self._cache is not None:
+                self._cache.write()
+
+    def _give(self, work: Work, busy: list[_Worker]) -> None:
+        """Keep as many workers at work as there may be."""
+        while len(busy) < self._processes:
+            near = self._idle[-1].databases if self._idle else None
+            piece = work.next(near, [worker.databases for worker in busy]) or _split(busy, work)
+            if piece is None:
+                return
+            if not self._idle:
+                self._idle.append(_Worker())
+            busy.append(self._idle.pop())
+            busy[-1].give(piece)
 
     def close(self) -> None:
         """End the workers. A pool that is used again starts others."""
@@ -126,27 +142,40 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _ready(workers: list[_Worker]) -> list[_Worker]:
-    """Wait until a worker has said something or one is overdue, and return those."""
+def _ready(workers: list[_Worker], wait_for_them: bool) -> list[_Worker]:
+    """The workers that have said something or are overdue; waits for one where there is nothing else to do."""
+    if not workers:
+        return []
     overdue = min(worker.overdue_at() for worker in workers)
     patience = None if overdue == math.inf else max(0.0, overdue - time.monotonic())
-    heard = set(wait([worker.connection for worker in workers], timeout=patience))
+    heard = set(wait([worker.connection for worker in workers], timeout=patience if wait_for_them else 0))
     now = time.monotonic()
     return [worker for worker in workers if worker.connection in heard or worker.overdue_at() <= now]
 
 
+def _split(workers: list[_Worker], work: Work) -> Piece | None:
+    """Half of what the worker with the most before it has left, where nothing else is to be had and it pays."""
+    if not work.exhausted or not workers:
+        return None
+    slowest = max(workers, key=_Worker.seconds_left)
+    gain = slowest.seconds_left() / 2 - slowest.piece.seconds_to_begin
+    return slowest.split() if gain > _WORTH_SPLITTING else None
+
+
 class _Worker:
-    """One process, the task it is at, and what is known of that task so far."""
+    """One process, the piece of work it is at, and how often it has died of it."""
 
-    def __init__(self, task: Task):
+    def __init__(self) -> None:
         self._failed_starts = 0
+        self.databases: tuple[Path, ...] | None = None
         self._start()
-        self.give(task)
 
-    def give(self, task: Task) -> None:
-        self.task = task
-        self._known: dict[int, Outcome | GoldOutcome] = {}
+    def give(self, piece: Piece) -> None:
+        self.piece = piece
+        self.task = piece.task
+        self.databases = self.task.databases
         self._deaths: Counter[int] = Counter()
+        self._given = time.monotonic()
         self._send_task()
 
     def overdue_at(self) -> float:
@@ -156,11 +185,25 @@ class _Worker:
         _, started = read_beacon(self._beacon)
         return started + self.task.limits.seconds + GRACE
 
-    def step(self) -> Verdict | None:
-        """Take in what the worker has sent, or end it where it is overdue; the verdict once the task is complete."""
+    def seconds_left(self) -> float:
+        """How long this piece will take from here, by how long its statements took so far."""
+        done, _ = read_beacon(self._beacon)
+        left = self.piece.end - self.piece.begin - done - 1
+        return 0.0 if done < 1 or left < 2 else left * (time.monotonic() - self._given) / (done + 1)
+
+    def split(self) -> Piece:
+        """Give up half of the statements that were not begun yet."""
+        done, _ = read_beacon(self._beacon)
+        rest = self.piece.split(done + 1)
+        # The worker may have gone further meanwhile; then some statements are executed twice, to the same end.
+        write_end(self._beacon, self.piece.end - self.piece.begin)
+        return rest
+
+    def step(self) -> bool:
+        """Take in what the worker has sent, or end it where it is overdue; whether its piece is finished."""
         if not self.connection.poll():
             if self.overdue_at() > time.monotonic():
-                return None  # it has gone on to another statement since `_ready` looked
+                return False  # it has gone on to another statement since `_ready` looked
             place, _ = read_beacon(self._beacon)
             self._give_up(
                 place, "timeout", f"more than {self.task.limits.seconds:g} s, and SQLite could not interrupt it"
@@ -174,10 +217,11 @@ class _Worker:
             raise message
         if message == READY:
             self._ready, self._failed_starts = True, 0
-            return None
-        outcomes, complete = message
-        self._known.update(outcomes)
-        return self._verdict() if complete else None
+            return False
+        outcomes, gold_rows, complete = message
+        for place, outcome in outcomes:
+            self._take_in(place, outcome, gold_rows)
+        return complete
 
     def close(self) -> None:
         self._process.kill()
@@ -198,40 +242,43 @@ class _Worker:
         place, _ = read_beacon(self._beacon)
         self._deaths[place] += 1
         if self._deaths[place] > 2:  # given up before, so it was not being executed
-            raise ExcotError(f"worker processes keep dying at question {self.task.id} (exit status {code})")
+            raise ExcotError(
+                f"worker processes keep dying at question {self.task.id} (exit status {code})",
+                "is memory exhausted? start the same command again with fewer --processes",
+            )
         if self._deaths[place] == 2:
             self._give_up(place, "error", f"two worker processes died while executing this (exit status {code})")
         return self._replace()
 
     def _give_up(self, place: int, status: str, error: str) -> None:
         seconds = time.monotonic() - read_beacon(self._beacon)[1]
+        # A death says more of the machine than of the statement: on another day it may live.
+        lasts = "under this limit" if status == "timeout" else "once"
         outcome = GoldOutcome if place == GOLD else Outcome
-        self._known[place] = outcome(status, error=error, seconds=seconds)
+        self._take_in(place, outcome(status, error=error, seconds=seconds, lasts=lasts))
 
-    def _replace(self) -> Verdict | None:
-        """A fresh process for what is left of the task."""
+    def _take_in(self, place: int, outcome: Outcome | GoldOutcome, gold_rows: bytes | None = None) -> None:
+        if place == GOLD:
+            self.piece.job.add_gold(outcome, gold_rows)
+        else:
+            self.piece.add(place, outcome)
+
+    def _replace(self) -> bool:
+        """A fresh process for what is left of the piece."""
         self.close()
         self._start()
-        if len(self._known) == len(self.task.candidates) + 1:
-            return self._verdict()
+        if self.piece.finished:
+            return True
         self._send_task()
-        return None
-
-    def _verdict(self) -> Verdict:
-        return Verdict(self._known[GOLD], tuple(self._known[place] for place in range(len(self.task.candidates))))
+        return False
 
     def _send_task(self) -> None:
         if self._ready:
             write_beacon(self._beacon, GOLD)
-        # A gold that ran is executed again in a fresh process: its rows were never sent. One that was given up is not.
-        known = {
-            place: outcome
-            for place, outcome in self._known.items()
-            if not (isinstance(outcome, GoldOutcome) and outcome.status in ("ok", "empty"))
-        }
+        write_end(self._beacon, self.piece.end - self.piece.begin)
         # One that died while idle cannot be sent anything; the end of the connection is what `step` sees next.
         with suppress(BrokenPipeError, ConnectionResetError):
-            self.connection.send((self.task, known))
+            self.connection.send((self.task, self.piece.known))
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()

@@ -143,9 +143,10 @@ class Verifier:
             if sql not in judged:
                 judged[sql] = gold.judge(place, sql)
             yield place, judged[sql]
+        self._gold = None  # its rows may be many, and the next task may be long in coming
 
     def gold_rows(self) -> bytes | None:
-        """The results of the last task's gold, for `Known`; ``None`` where executing it again is as good."""
+        """The results of this task's gold, for `Known`; ``None`` where executing it again is as good."""
         return self._gold and self._gold.packed()
 
     def close(self) -> None:
@@ -170,9 +171,7 @@ class Verifier:
 class _Gold:
     """The gold of one question, executed once, and the judge of its candidates."""
 
-    def __init__(
-        self, task: Task, sandboxes: list[Sandbox], on_statement: Callable[[int], None], known: Known
-    ):
+    def __init__(self, task: Task, sandboxes: list[Sandbox], on_statement: Callable[[int], None], known: Known):
         self._sql = statement_key(task.gold)
         self._suite_sql = without_distinct(self._sql)
         self._sandboxes = sandboxes

@@ -1,9 +1,8 @@
-"""What is to be executed, and in which order: tasks drawn ahead, equal statements put together, the slow ones first."""
+"""What is to be executed, and in which order: tasks drawn ahead, equal statements put together, large data first."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .compare import Matches
 from .database import DatabaseError
-from .files import Signature, signature
+from .files import Signature, known_hash, logs, signature
 from .measure import Measures
 from .sandbox import Limits
 from .sqltext import statement_key
@@ -71,6 +70,11 @@ class Job:
                 self.statements.append(sql)
 
     @property
+    def id(self) -> str:
+        """Of its first task."""
+        return self._members[0][0]
+
+    @property
     def finished(self) -> bool:
         return self.gold is not None and len(self.found) == len(self.statements)
 
@@ -112,7 +116,7 @@ class Piece:
         """What the worker is given."""
         question = self.job.question
         statements = tuple(self.job.statements[self.begin : self.end])
-        return Task("", question.databases, question.gold, statements, question.limits, question.measures)
+        return Task(self.job.id, question.databases, question.gold, statements, question.limits, question.measures)
 
     @property
     def known(self) -> Known:
@@ -120,6 +124,12 @@ class Piece:
         found = self.job.found
         outcomes = {place - self.begin: found[place] for place in range(self.begin, self.end) if place in found}
         return Known(outcomes, self.job.gold, self.job.gold_rows)
+
+    @property
+    def seconds_to_begin(self) -> float:
+        """How long it takes until another worker has the gold's result too."""
+        gold = self.job.gold
+        return 0.0 if gold is None or self.job.gold_rows else gold.seconds or 0.0
 
     @property
     def finished(self) -> bool:
@@ -151,6 +161,7 @@ class Work:
         self._cache = cache
         self._waiting: dict[_Databases, dict[Question, Job]] = {}
         self._signatures: dict[Path, Signature | None] = {}
+        self._hashes: dict[_Databases, list[str] | None] = {}
         self._held = self._held_bytes = 0
         self.exhausted = False
 
@@ -179,9 +190,6 @@ class Work:
         waiting = self._waiting.get(task.databases, {})
         job = waiting.get(question)
         if job is None:
-            for path in task.databases:
-                if path not in self._signatures:
-                    self._signatures[path] = signature(path)
             job = self._begin(question)
         before = len(job.statements)
         job.join(task.id, statements)
@@ -193,14 +201,30 @@ class Work:
 
     def _begin(self, question: Question) -> Job:
         """A new job, with what the cache knows of it."""
-        recalled = self._cache.recall(question) if self._cache is not None else None
+        self._look_at(question.databases)
+        hashes = self._hashes.get(question.databases)
+        recalled = self._cache.recall(question, hashes) if self._cache is not None and hashes else None
         return Job(question, recalled.outcomes, recalled.gold, recalled.gold_rows) if recalled else Job(question)
+
+    def _look_at(self, databases: _Databases) -> None:
+        """Note what the files of a database are like, when they are seen for the first time."""
+        for path in databases:
+            if path not in self._signatures:
+                self._signatures[path] = signature(path)
+        if self._cache is not None and databases not in self._hashes:
+            # With a log beside it, a file does not say what is in the database; one that cannot be read is no
+            # matter of the cache.
+            readable = all(self._signatures[path] and not logs(path) for path in databases)
+            try:
+                self._hashes[databases] = [known_hash(path) for path in databases] if readable else None
+            except OSError:
+                self._hashes[databases] = None
 
     def next(self, near: _Databases | None, taken: Iterable[_Databases]) -> Piece | None:
         """The next piece of work for a worker; ``None`` where none is waiting.
 
-        A worker stays on a database, whose pages are in its memory. One that is done with it begins the largest that no
-        other is at, since large ones take longest, and what takes long must not be left for the end.
+        A worker stays on a database, whose pages are in memory. One that is done with it begins the largest that no
+        other is at: large ones take longest, and what takes long must not be left for the end.
 
         Args:
             near: the database that the worker has open.
@@ -238,8 +262,9 @@ class Work:
                     f"database {path} has {state} while statements were executed on it",
                     "restore it, then start the same command again; what was finished before is kept",
                 )
-        if self._cache is not None:
-            self._cache.remember(job.question, job.gold, job.gold_rows, job.new())
+        hashes = self._hashes.get(job.question.databases)
+        if self._cache is not None and hashes and job.gold is not None:
+            self._cache.remember(job.question, hashes, job.gold, job.gold_rows, job.new())
         yield from job.verdicts()
 
     def _size(self, databases: _Databases) -> int:

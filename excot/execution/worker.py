@@ -29,18 +29,28 @@ ADDRESS_SPACE = 2 << 30
 TEMPORARY_FILE = 1 << 30
 """Bytes of one temporary file, of which a large sort makes two: a runaway must not fill the disk."""
 
-_BEACON = struct.Struct("=qd")  # the statement's place, and when it was started (time.monotonic)
-BEACON_SIZE = _BEACON.size
+_BEACON = struct.Struct("=qd")  # the worker's: the statement's place, and when it was started (time.monotonic)
+_END = struct.Struct("=q")  # the pool's: the place of the first statement that is no longer this worker's
+_END_AT = _BEACON.size
+BEACON_SIZE = _BEACON.size + _END.size
 _SEND_EVERY = 0.05  # s; what a worker that is ended has not yet sent is done again, and that is never more than this
 
 
 def write_beacon(beacon: mmap.mmap, place: int) -> None:
     # In one copy: pack_into() clears the bytes first, and a reader in between would see a statement begun at time 0.
-    beacon[:BEACON_SIZE] = _BEACON.pack(place, time.monotonic())
+    beacon[:_END_AT] = _BEACON.pack(place, time.monotonic())
 
 
 def read_beacon(beacon: mmap.mmap) -> tuple[int, float]:
-    return _BEACON.unpack(beacon[:BEACON_SIZE])
+    return _BEACON.unpack(beacon[:_END_AT])
+
+
+def write_end(beacon: mmap.mmap, place: int) -> None:
+    beacon[_END_AT:BEACON_SIZE] = _END.pack(place)
+
+
+def read_end(beacon: mmap.mmap) -> int:
+    return _END.unpack(beacon[_END_AT:BEACON_SIZE])[0]
 
 
 def main(connection_fd: int, beacon_fd: int) -> None:
@@ -55,19 +65,23 @@ def main(connection_fd: int, beacon_fd: int) -> None:
         connection.send(READY)
         while True:
             task, known = connection.recv()
-            outcomes, sent = [], time.monotonic()
+            outcomes, gold_rows, sent = [], None, time.monotonic()
             try:
-                for outcome in verifier.verify(task, known):
-                    outcomes.append(outcome)
-                    if time.monotonic() - sent > _SEND_EVERY:
-                        connection.send((outcomes, False))
-                        outcomes, sent = [], time.monotonic()
+                for place, outcome in verifier.verify(task, known):
+                    outcomes.append((place, outcome))
+                    if place == GOLD:
+                        gold_rows = verifier.gold_rows()
+                    if gold_rows or time.monotonic() - sent > _SEND_EVERY:
+                        connection.send((outcomes, gold_rows, False))
+                        outcomes, gold_rows, sent = [], None, time.monotonic()
+                    if place + 1 >= read_end(beacon):
+                        break  # the rest has been given to another worker
             except MemoryError:
                 raise  # a fresh process may have enough
             except Exception as error:  # the parent raises it: starting again would only lead here again
                 connection.send(error)
             else:
-                connection.send((outcomes, True))
+                connection.send((outcomes, None, True))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent has what it wanted, or is gone
 
