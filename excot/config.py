@@ -199,6 +199,7 @@ class VerifyConfig(LongStageConfig, RoundConfig):
     )
     timeout: float = option(5.0, "seconds that one statement may take")
     processes: int | None = option(None, "worker processes; one for each core by default", affects_output=False)
+    no_cache: bool = option(False, "execute everything, whatever earlier runs have found", affects_output=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -265,6 +266,7 @@ class ScoreConfig(LongStageConfig):
         None, "the databases folder, if not where the questions found it", affects_output=False
     )
     processes: int | None = option(None, "worker processes; one for each core by default", affects_output=False)
+    no_cache: bool = option(False, "execute everything, whatever earlier runs have found", affects_output=False)
     model_card: str | None = option(
         None, "a model's folder, into whose README.md the results are written as metadata", affects_output=False
     )

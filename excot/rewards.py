@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ExcotError
-from .execution import RULES, Databases, Limits, Outcome, Task, available_cores
+from .execution import RULES, Cache, Databases, Limits, Outcome, Task, available_cores
 from .execution.pool import Pool
 from .execution.sqltext import statement_key
 from .prompts import extract_sql
@@ -39,10 +39,10 @@ _Key = tuple[str, str, str | None]  # db_id, gold_sql and an answer's statement;
 class ExecutionReward:
     """The reward of an answer by what its SQL does: right, executes but wrong, or neither.
 
-    What was executed once is not executed again as long as the cache holds it, a statement that ran out of time
-    included; the databases must not change meanwhile. Worker processes are started by the first call, stay for the
-    next ones, and end with `close` or with this process. Calls from several threads take turns. A pickled or copied
-    reward starts with no workers and an empty cache.
+    What was executed once is not executed again, a statement that ran out of time included: the latest outcomes are in
+    memory, and those of all runs on disk (``excot.execution.cache``). The databases must not change meanwhile. Worker
+    processes are started by the first call, stay for the next ones, and end with `close` or with this process. Calls
+    from several threads take turns. A pickled or copied reward starts with no workers and nothing in memory.
 
     Args:
         databases: the folder that holds ``<db_id>/<db_id>.sqlite``, as `Databases` takes it.
@@ -52,7 +52,8 @@ class ExecutionReward:
         rule: which comparator says that results match, one of ``RULES`` (``set`` is BIRD's, ``test_suite`` Spider's).
         timeout: seconds for one statement.
         processes: how many workers; by default this rank's share of the cores, by ``LOCAL_WORLD_SIZE``.
-        cache_size: how many statements' outcomes are kept, the latest used ones.
+        cache_size: how many statements' outcomes are kept in memory, the latest used ones.
+        disk_cache: whether outcomes are taken from earlier runs, and kept for later ones.
 
     Raises:
         DatabaseError: there is no such folder.
@@ -70,6 +71,7 @@ class ExecutionReward:
         timeout: float = 5.0,
         processes: int | None = None,
         cache_size: int = 100_000,
+        disk_cache: bool = True,
     ):
         if not right > executes >= wrong:
             raise ExcotError(
@@ -91,11 +93,11 @@ class ExecutionReward:
         self._rewards = {"right": right, "executes": executes, "gold_unusable": None}
         self._limits = Limits(seconds=timeout)
         self._processes = processes or _share_of_cores()
-        self._cache_size = cache_size
+        self._cache_size, self._disk_cache = cache_size, disk_cache
         self._begin()
 
     def _begin(self) -> None:
-        self._pool = Pool(self._processes)
+        self._pool = Pool(self._processes, Cache() if self._disk_cache else None)
         self._cache: OrderedDict[_Key, str] = OrderedDict()
         self._lock = threading.Lock()
 

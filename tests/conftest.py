@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,17 @@ _captured: list[str] = []
 @pytest.fixture(scope="session", autouse=True)
 def _written(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where the tests of this session write is searched for planted secrets when it ends."""
-    pytestconfig.stash[WRITTEN] = tmp_path_factory.getbasetemp()
+    pytestconfig.stash[WRITTEN] = folder = tmp_path_factory.getbasetemp()
+    os.environ["EXCOT_CACHE"] = f"{folder}/caches/shared"  # of what several tests have in common
+
+
+_cache_numbers = count()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What one test has executed, no other finds executed already."""
+    monkeypatch.setenv("EXCOT_CACHE", f"{tmp_path_factory.getbasetemp()}/caches/{next(_cache_numbers)}")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

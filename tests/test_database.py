@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from excot.execution import file_hash
 from excot.execution.database import (
     DatabaseError,
     Databases,
     MissingDatabase,
     connect,
     describe,
-    file_hash,
 )
 from excot.execution.sandbox import Limits, Sandbox
 

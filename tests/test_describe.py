@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from test_database import MANY_ROWS, make
 
-from excot.execution.database import Column, DatabaseError, Table, describe, file_hash
+from excot.execution import file_hash
+from excot.execution.database import Column, DatabaseError, Table, describe
 
 
 def columns(path: Path, table: str) -> dict[str, Column]:

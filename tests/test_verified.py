@@ -60,13 +60,13 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ids: list[str] = []
     verify_all = verified.verify_all
 
-    def counting(tasks: Iterable[Task], processes: int | None) -> Iterator[Any]:
+    def counting(tasks: Iterable[Task], processes: int | None, cache: Any) -> Iterator[Any]:
         def noted() -> Iterator[Task]:
             for task in tasks:
                 ids.append(task.id)
                 yield task
 
-        return verify_all(noted(), processes)
+        return verify_all(noted(), processes, cache)
 
     monkeypatch.setattr(verified, "verify_all", counting)
     return ids

@@ -13,7 +13,7 @@ from excot.execution import verify
 from excot.execution.compare import Matches
 from excot.execution.database import DatabaseError
 from excot.execution.sandbox import Limits
-from excot.execution.verify import GOLD, GoldOutcome, Outcome, Task, Verifier
+from excot.execution.verify import GOLD, GoldOutcome, Known, Outcome, Task, Verifier
 
 HASTE = Limits(seconds=0.3)
 
@@ -147,14 +147,14 @@ def test_a_gold_with_distinct_is_executed_once_more_without_it(database):
 
 def test_what_is_known_already_is_not_executed_again(database):
     task = Task("1", (database,), "SELECT 1", ("SELECT 2", "SELECT 3", "SELECT 2;"), Limits())
-    known = {0: Outcome("timeout", error="known")}
+    known = Known({0: Outcome("timeout", error="known")})
     executed: list[int] = []
     verifier = Verifier(on_statement=executed.append)
     outcomes = dict(verifier.verify(task, known))
     verifier.close()
     assert executed == [GOLD, 1]
     assert set(outcomes) == {GOLD, 1, 2}
-    assert outcomes[2] is known[0]
+    assert outcomes[2] is known.outcomes[0]
 
 
 def test_a_gold_that_was_given_up_is_not_executed_again(database):
@@ -162,7 +162,7 @@ def test_a_gold_that_was_given_up_is_not_executed_again(database):
     given_up = GoldOutcome("timeout", error="known")
     executed: list[int] = []
     verifier = Verifier(on_statement=executed.append)
-    outcomes = dict(verifier.verify(task, {GOLD: given_up}))
+    outcomes = dict(verifier.verify(task, Known(gold=given_up)))
     verifier.close()
     assert executed == [1]
     assert outcomes[GOLD] is given_up
@@ -203,9 +203,9 @@ def test_questions_on_one_database_share_its_connection(database, monkeypatch):
     opened = []
 
     class Counted(verify.Sandbox):
-        def __init__(self, path, limits):
+        def __init__(self, path, limits, on_restart):
             opened.append((path, limits))
-            super().__init__(path, limits)
+            super().__init__(path, limits, on_restart)
 
     monkeypatch.setattr(verify, "Sandbox", Counted)
     verifier = Verifier()

@@ -14,6 +14,7 @@ from ..config import VerifyConfig
 from ..errors import ExcotError, named
 from ..execution import (
     RULES,
+    Cache,
     DatabaseError,
     Databases,
     GoldOutcome,
@@ -21,7 +22,7 @@ from ..execution import (
     Outcome,
     Task,
     Verdict,
-    file_hash,
+    known_hash,
     verify_all,
 )
 from ..journal import Journal, digest_of
@@ -31,6 +32,7 @@ from ..run import Run
 from .columns import VERIFIED
 
 log = logging.getLogger("excot")
+_OUTCOME = ("status", "error", "seconds", "rows")
 _NOT_EXECUTED = {"matches": dict.fromkeys(RULES, False), "error": None, "seconds": None, "rows": None}
 
 
@@ -104,7 +106,7 @@ def find_files(run: Run, folder: str | None, db_ids: Sequence[str]) -> Files:
     for db_id in db_ids:
         if db_id not in files.paths:
             files.paths[db_id] = databases.find(db_id)
-            found = files.hashes[db_id] = {path.name: file_hash(path) for path in files.paths[db_id]}
+            found = files.hashes[db_id] = {path.name: known_hash(path) for path in files.paths[db_id]}
             if found and found != made_from.get(db_id, found):
                 raise DatabaseError(
                     f"database {db_id} in {folder} has changed since the questions were made",
@@ -147,7 +149,7 @@ def _judge_all(
             yield Task(id, files.paths[db_id], row["gold_sql"], statements, limits)
 
     try:
-        for id, verdict in verify_all(tasks(), config.processes):
+        for id, verdict in verify_all(tasks(), config.processes, None if config.no_cache else Cache()):
             digest, found = under_way.pop(id)
             journal.add(id, digest, _record(found, verdict))
             right = sum(outcome.matches.set for outcome in verdict.candidates)
@@ -164,9 +166,9 @@ def _record(found: list[Extraction], verdict: Verdict) -> dict[str, Any]:
         judged = {"sql": extraction.sql, "status": extraction.status, **_NOT_EXECUTED}
         if extraction.sql is not None:
             outcome = next(outcomes)
-            judged |= {**asdict(outcome), "matches": outcome.matches._asdict()}
+            judged |= {name: getattr(outcome, name) for name in _OUTCOME} | {"matches": outcome.matches._asdict()}
         candidates.append(judged)
-    return {"gold": asdict(verdict.gold), "candidates": candidates}
+    return {"gold": {name: getattr(verdict.gold, name) for name in _OUTCOME}, "candidates": candidates}
 
 
 def _joined(row: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:

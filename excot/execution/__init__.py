@@ -1,5 +1,6 @@
 """Everything that touches a database, and the only place that decides right from wrong."""
 
+from .cache import Cache
 from .compare import RULES, GoldRows, Matches, compare
 from .database import (
     Column,
@@ -9,8 +10,8 @@ from .database import (
     Table,
     connect,
     describe,
-    file_hash,
 )
+from .files import file_hash, known_hash
 from .measure import Measured, Measures
 from .pool import available_cores, verify_all
 from .sandbox import Execution, Limits, Sandbox
@@ -18,6 +19,7 @@ from .verify import GoldOutcome, Outcome, Task, Verdict, Verifier
 
 __all__ = [
     "RULES",
+    "Cache",
     "Column",
     "DatabaseError",
     "Databases",
@@ -40,5 +42,6 @@ __all__ = [
     "connect",
     "describe",
     "file_hash",
+    "known_hash",
     "verify_all",
 ]

@@ -94,6 +94,7 @@ class Pool:
                 yield from work.draw(_DRAW_FOR)
                 self._give(work, busy)
                 if work.exhausted and not busy:
+                    work.check()
                     return
                 for worker in _ready(busy, wait_for_them=not work.wants_more):
                     if worker.step():

@@ -163,6 +163,7 @@ class Work:
         self._signatures: dict[Path, Signature | None] = {}
         self._hashes: dict[_Databases, list[str] | None] = {}
         self._held = self._held_bytes = 0
+        self._failure: Exception | None = None
         self.exhausted = False
 
     @property
@@ -174,15 +175,23 @@ class Work:
         """Draw tasks for some time; yields those of which everything is known."""
         until = time.monotonic() + seconds
         while self.wants_more:
-            task = next(self._tasks, None)
-            if task is None:
+            try:
+                task = next(self._tasks, None)
+                job = None if task is None else self._enter(task)
+            except Exception as error:
+                self._failure, job = error, None  # what was drawn before is not lost by it
+            if job is None:
                 self.exhausted = True
                 return
-            job = self._enter(task)
             if job.finished:  # nothing was left to execute
                 yield from job.verdicts()
             if time.monotonic() > until:
                 return
+
+    def check(self) -> None:
+        """Raise what went wrong while tasks were drawn, once all that came before is done."""
+        if self._failure is not None:
+            raise self._failure
 
     def _enter(self, task: Task) -> Job:
         question = Question(task.databases, statement_key(task.gold), task.limits, task.measures)

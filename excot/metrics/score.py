@@ -71,6 +71,7 @@ def _judge(answers: Answers, rule: str, config: ScoreConfig) -> Scores:
             timeout=config.timeout,
             repetitions=config.repetitions,
             processes=config.processes,
+            cache=not config.no_cache,
             on_progress=lambda done, total: progress.advance(),
         )
     finally:

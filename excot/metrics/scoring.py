@@ -6,11 +6,11 @@ The verdicts are those of `excot.execution`, as for labels and rewards.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..execution import RULES, Databases, Limits, Measured, Measures, Outcome, Task, Verdict, verify_all
+from ..execution import RULES, Cache, Databases, Limits, Measured, Measures, Outcome, Task, Verdict, verify_all
 from . import efficiency
 from .checks import Answer, Prediction, Question, check_options, read_questions
 from .summary import EXTRAS, summarize
@@ -53,6 +53,7 @@ def score(
     timeout: float = 30.0,
     repetitions: int = 100,
     processes: int | None = None,
+    cache: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Execute every answer and its gold, and compare.
@@ -68,6 +69,7 @@ def score(
         repetitions: how often ``ves`` and ``r_ves`` time each statement; less where that would take more than
             ``excot.execution.verify.TIMING_BUDGET`` times ``timeout``.
         processes: worker processes; one for each core by default. Times are steadier with fewer than there are cores.
+        cache: whether outcomes are taken from earlier runs, and kept for later ones (``excot.execution.cache``).
         on_progress: called with the questions done and the questions there are.
 
     Raises:
@@ -90,7 +92,7 @@ def score(
         for place, question in enumerate(questions)
     )
     details: list[dict[str, Any]] = [{}] * len(questions)
-    for done, (place, verdict) in enumerate(verify_all(tasks, processes), 1):
+    for done, (place, verdict) in enumerate(verify_all(tasks, processes, Cache() if cache else None), 1):
         question = questions[int(place)]
         details[int(place)] = _detail(question, verdict, rule, extras, sampled)
         if on_progress is not None:
@@ -119,7 +121,7 @@ def _detail(question: Question, verdict: Verdict, rule: str, extras: Sequence[st
         "db_id": question.db_id,
         "difficulty": question.difficulty,
         "gold_sql": question.gold_sql,
-        "gold": asdict(verdict.gold),
+        "gold": {name: getattr(verdict.gold, name) for name in ("status", "rows", "seconds", "error")},
         "samples": samples,
         "right": _mean([sample["matches"][rule] for sample in samples]),
     }

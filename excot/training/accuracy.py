@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import GenerationConfig, TrainerCallback
 
 from ..errors import ExcotError
-from ..execution import Databases, Limits, Task, verify_all
+from ..execution import Cache, Databases, Limits, Task, verify_all
 from ..llm.transformers import end_ids
 from ..metrics.statistics import wilson_interval
 from ..prompts import Prompt, extract_sql
@@ -69,7 +69,7 @@ class ExecutionAccuracy(TrainerCallback):
                 paths = self._databases.paths(question["db_id"])
                 tasks.append(Task(str(place), paths, question["gold_sql"], (sql,), limits))
         try:
-            outcomes = [verdict.candidates[0] for _, verdict in verify_all(tasks)]
+            outcomes = [verdict.candidates[0] for _, verdict in verify_all(tasks, cache=Cache())]
         except ExcotError as error:
             return error
         right = sum(getattr(outcome.matches, self._script_args.ex_rule) for outcome in outcomes)

@@ -52,6 +52,7 @@ Args:
     timeout: seconds that one statement may take; 30 by default.
     repetitions: how often `ves` and `r_ves` time each statement; 100 by default.
     processes: worker processes; one for each core by default.
+    cache: whether outcomes are taken from earlier runs, and kept for later ones; yes by default.
 Returns:
     A flat dictionary of numbers; its keys are explained in the metric card.
 Examples:
