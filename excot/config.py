@@ -200,10 +200,27 @@ class VerifyConfig(LongStageConfig, RoundConfig):
     timeout: float = option(5.0, "seconds that one statement may take")
     processes: int | None = option(None, "worker processes; one for each core by default", affects_output=False)
     no_cache: bool = option(False, "execute everything, whatever earlier runs have found", affects_output=False)
+    engine: Literal["local", "ray"] = option(
+        "local", "where statements run: on this machine, or on a Ray cluster", affects_output=False
+    )
+    address: str | None = option(
+        None, "ray: the cluster's HOST:PORT (default: the one that this machine is part of)", affects_output=False
+    )
+    databases_repo: str | None = option(
+        None,
+        "ray: a Hub dataset (ORG/NAME) from which nodes fetch the databases that they have not got",
+        affects_output=False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, timeout=0.001, processes=1)
+        if self.engine == "local" and (self.address or self.databases_repo):
+            raise ExcotError("--address and --databases-repo are for --engine ray", "give --engine ray too")
+        if self.engine == "ray" and self.processes:
+            raise ExcotError(
+                "--processes means nothing to --engine ray", "each of the cluster's cores is used: leave it out"
+            )
 
 
 RuleName = Literal["set", "multiset", "ordered", "test_suite"]

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -149,13 +150,24 @@ def _judge_all(
             yield Task(id, files.paths[db_id], row["gold_sql"], statements, limits)
 
     try:
-        for id, verdict in verify_all(tasks(), config.processes, None if config.no_cache else Cache()):
+        for id, verdict in _execute(tasks(), config):
             digest, found = under_way.pop(id)
             journal.add(id, digest, _record(found, verdict))
             right = sum(outcome.matches.set for outcome in verdict.candidates)
             progress.advance(right=right, executed=len(verdict.candidates))
     finally:
         progress.close()
+
+
+def _execute(tasks: Iterable[Task], config: VerifyConfig) -> Iterator[tuple[str, Verdict]]:
+    cache = None if config.no_cache else Cache()
+    if config.engine == "local":
+        return verify_all(tasks, config.processes, cache)
+    from ..execution.cluster import verify_on_cluster
+    from ..hub.databases import fetch_database
+
+    fetch = partial(fetch_database, config.databases_repo) if config.databases_repo else None
+    return verify_on_cluster(tasks, config.address, cache=cache, fetch=fetch)
 
 
 def _record(found: list[Extraction], verdict: Verdict) -> dict[str, Any]:

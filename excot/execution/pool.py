@@ -22,8 +22,8 @@ from pathlib import Path
 
 from ..errors import ExcotError
 from .cache import Cache
-from .verify import GOLD, GoldOutcome, Outcome, Task, Verdict
-from .work import Piece, Work
+from .verify import GOLD, GoldOutcome, Known, Outcome, Task, Verdict
+from .work import Job, Piece, Work
 from .worker import BEACON_SIZE, READY, STARTING, read_beacon, write_beacon, write_end
 
 GRACE = 1.0
@@ -107,6 +107,28 @@ class Pool:
             if self._cache is not None:
                 self._cache.write()
 
+    def execute(self, task: Task, known: Known) -> tuple[GoldOutcome, bytes | None, dict[int, Outcome]]:
+        """Execute one task on one worker.
+
+        Returns:
+            What became of the gold, its results if they are worth being sent about, and the outcomes by place.
+
+        Raises:
+            DatabaseError, ExcotError: as `verify_all`.
+        """
+        self._leave_to_parent()
+        piece = Job.of(task, known)
+        worker = self._idle.pop() if self._idle else _Worker()
+        try:
+            worker.give(piece)
+            while not any(ready.step() for ready in _ready([worker], wait_for_them=True)):
+                pass
+        except BaseException:
+            worker.close()
+            raise
+        self._idle.append(worker)
+        return piece.job.gold, piece.job.gold_rows, piece.job.found
+
     def _give(self, work: Work, busy: list[_Worker]) -> None:
         """Keep as many workers at work as there may be."""
         while len(busy) < self._processes:
@@ -189,7 +211,7 @@ class _Worker:
     def seconds_left(self) -> float:
         """How long this piece will take from here, by how long its statements took so far."""
         done, _ = read_beacon(self._beacon)
-        left = self.piece.end - self.piece.begin - done - 1
+        left = len(self.piece) - done - 1
         return 0.0 if done < 1 or left < 2 else left * (time.monotonic() - self._given) / (done + 1)
 
     def split(self) -> Piece:
@@ -197,7 +219,7 @@ class _Worker:
         done, _ = read_beacon(self._beacon)
         rest = self.piece.split(done + 1)
         # The worker may have gone further meanwhile; then some statements are executed twice, to the same end.
-        write_end(self._beacon, self.piece.end - self.piece.begin)
+        write_end(self._beacon, len(self.piece))
         return rest
 
     def step(self) -> bool:
@@ -276,7 +298,7 @@ class _Worker:
     def _send_task(self) -> None:
         if self._ready:
             write_beacon(self._beacon, GOLD)
-        write_end(self._beacon, self.piece.end - self.piece.begin)
+        write_end(self._beacon, len(self.piece))
         # One that died while idle cannot be sent anything; the end of the connection is what `step` sees next.
         with suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send((self.task, self.piece.known))

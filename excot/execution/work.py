@@ -61,6 +61,15 @@ class Job:
     _members: list[tuple[str, list[str]]] = field(default_factory=list)
     _doubtful: bool = False
 
+    @classmethod
+    def of(cls, task: Task, known: Known) -> Piece:
+        """One task with different statements, as a piece of work of its own."""
+        question = Question(task.databases, task.gold, task.limits, task.measures)
+        job = cls(question, gold=known.gold, gold_rows=known.gold_rows, found=dict(known.outcomes))
+        job.join(task.id, list(task.candidates))
+        job.pieces = 1
+        return Piece(job, 0, len(job.statements))
+
     def join(self, id: str, statements: list[str]) -> None:
         """Add a task; what it asks for and the others did not is to be executed too."""
         self._members.append((id, statements))
@@ -125,6 +134,9 @@ class Piece:
         outcomes = {place - self.begin: found[place] for place in range(self.begin, self.end) if place in found}
         return Known(outcomes, self.job.gold, self.job.gold_rows)
 
+    def __len__(self) -> int:
+        return self.end - self.begin
+
     @property
     def seconds_to_begin(self) -> float:
         """How long it takes until another worker has the gold's result too."""
@@ -154,11 +166,13 @@ class Work:
     Args:
         tasks: the questions, drawn some thousands ahead.
         cache: outcomes of earlier runs.
+        hashed: whether the databases' hashes are asked for even without a cache.
     """
 
-    def __init__(self, tasks: Iterable[Task], cache: Cache | None = None):
+    def __init__(self, tasks: Iterable[Task], cache: Cache | None = None, *, hashed: bool = False):
         self._tasks = iter(tasks)
         self._cache = cache
+        self._hashed = hashed or cache is not None
         self._waiting: dict[_Databases, dict[Question, Job]] = {}
         self._signatures: dict[Path, Signature | None] = {}
         self._hashes: dict[_Databases, list[str] | None] = {}
@@ -215,12 +229,16 @@ class Work:
         recalled = self._cache.recall(question, hashes) if self._cache is not None and hashes else None
         return Job(question, recalled.outcomes, recalled.gold, recalled.gold_rows) if recalled else Job(question)
 
+    def hashes(self, databases: _Databases) -> list[str] | None:
+        """The SHA-256 of each file of a database; ``None`` where that does not say what is in it."""
+        return self._hashes.get(databases)
+
     def _look_at(self, databases: _Databases) -> None:
         """Note what the files of a database are like, when they are seen for the first time."""
         for path in databases:
             if path not in self._signatures:
                 self._signatures[path] = signature(path)
-        if self._cache is not None and databases not in self._hashes:
+        if self._hashed and databases not in self._hashes:
             # With a log beside it, a file does not say what is in the database; one that cannot be read is no
             # matter of the cache.
             readable = all(self._signatures[path] and not logs(path) for path in databases)
