@@ -287,16 +287,16 @@ TEMPLATES = [
         ["SELECT COUNT(*) FROM review AS r, product AS p WHERE r.stars = 1 AND p.description LIKE '%{word}%'"],
         weight=2,
     ),
-    Template(  # few values again, of a large table: a million rows, or without end, and all of them are the gold's
+    Template(  # few values again; without DISTINCT most of a million rows, or no end of them, and all are the gold's
         [
             "SELECT DISTINCT status FROM purchase WHERE day BETWEEN {day} AND {days_after}",
             "SELECT status FROM purchase WHERE day BETWEEN {day} AND {days_after} GROUP BY status",
-            "SELECT status FROM purchase WHERE quantity < 4",
+            "SELECT status FROM purchase WHERE quantity < 3",
         ],
         [
             "SELECT DISTINCT channel FROM purchase WHERE day BETWEEN {day} AND {days_after}",
             "SELECT DISTINCT status FROM purchase WHERE day BETWEEN {day} AND {days_after} AND status <> 'lost'",
-            "SELECT channel FROM purchase WHERE quantity < 4",
+            "SELECT channel FROM purchase WHERE quantity < 3",
         ],
         ["SELECT p.status FROM purchase AS p JOIN product AS q WHERE p.day BETWEEN {day} AND {days_after}"],
         weight=2,
