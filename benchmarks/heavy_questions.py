@@ -16,7 +16,7 @@ from .heavy_data import CATEGORIES, CHANNELS, CITIES, SEGMENTS, SIZES, WORDS
 
 QUESTIONS, CANDIDATES = 200, 32
 RUNAWAY_EVERY, RUNAWAYS = 3, 3
-"""Every third question has three candidates that are runaways, mostly the same one: 3% of all."""
+"""Every third question has a runaway, written three times: 3% of all candidates."""
 
 _SHARES = {"right": 0.55, "wrong": 0.35, "broken": 0.10}
 
@@ -58,10 +58,13 @@ def _question(template: Template, at: int, values: dict[str, Any], chance: rando
     if at % RUNAWAY_EVERY == 0:
         for place in chance.sample(range(CANDIDATES), RUNAWAYS):
             kinds[place] = "runaway"
-    runaway = chance.choice(template.runaway)
-    forms = {"right": template.right, "wrong": template.wrong, "broken": template.right, "runaway": [runaway]}
+    runaway = _spelled(chance.choice(template.runaway).format(**values), chance)
+    forms = {"right": template.right, "wrong": template.wrong, "broken": template.right}
     candidates = []
     for kind in kinds:
+        if kind == "runaway":
+            candidates.append(runaway)
+            continue
         # The first form is the one that most answers have, as one is in the samples of a real model.
         form = forms[kind][min(int(chance.expovariate(0.9)), len(forms[kind]) - 1)]
         sql = form.format(**values)
@@ -202,7 +205,7 @@ TEMPLATES = [
             "WITH RECURSIVE step (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM step) "
             "SELECT city, COUNT(*) FROM customer, step WHERE segment = '{segment}' GROUP BY city",
         ],
-        weight=2,
+        weight=1,
     ),
     Template(  # few values; without DISTINCT a join repeats them without end, and each is one of the gold's
         [
@@ -223,16 +226,16 @@ TEMPLATES = [
     Template(  # a window over every row
         [
             "SELECT name FROM (SELECT name, RANK() OVER (PARTITION BY category ORDER BY price DESC) AS place "
-            "FROM product WHERE price < {price}) WHERE place <= 3",
+            "FROM product WHERE price BETWEEN {price} AND {price} + 50) WHERE place <= 3",
             "WITH placed AS (SELECT name, RANK() OVER (PARTITION BY category ORDER BY price DESC) AS place "
-            "FROM product WHERE price < {price}) SELECT name FROM placed WHERE place < 4",
+            "FROM product WHERE price BETWEEN {price} AND {price} + 50) SELECT name FROM placed WHERE place < 4",
         ],
         [
-            "SELECT name FROM product WHERE price < {price} ORDER BY price DESC LIMIT 3",
+            "SELECT name FROM product WHERE price BETWEEN {price} AND {price} + 50 ORDER BY price DESC LIMIT 3",
             "SELECT name FROM (SELECT name, RANK() OVER (PARTITION BY category ORDER BY price) AS place "
-            "FROM product WHERE price < {price}) WHERE place <= 3",
+            "FROM product WHERE price BETWEEN {price} AND {price} + 50) WHERE place <= 3",
             "SELECT name, place FROM (SELECT name, RANK() OVER (PARTITION BY category ORDER BY price DESC) AS place "
-            "FROM product WHERE price < {price}) WHERE place <= 3",
+            "FROM product WHERE price BETWEEN {price} AND {price} + 50) WHERE place <= 3",
         ],
         [
             "SELECT p.name FROM product AS p WHERE (SELECT COUNT(*) FROM product AS q "
@@ -254,7 +257,7 @@ TEMPLATES = [
             "WITH RECURSIVE d (n) AS (SELECT {day} UNION ALL SELECT n + 1 FROM d WHERE n <> {day}) "
             "SELECT channel, SUM(amount) FROM purchase JOIN d ON day = n GROUP BY channel",
         ],
-        weight=2,
+        weight=1,
     ),
     Template(  # as before, with an index: who came by way of one customer
         [
@@ -285,7 +288,7 @@ TEMPLATES = [
             "SELECT body FROM review",
         ],
         ["SELECT COUNT(*) FROM review AS r, product AS p WHERE r.stars = 1 AND p.description LIKE '%{word}%'"],
-        weight=2,
+        weight=1,
     ),
     Template(  # few values again; without DISTINCT most of a million rows, or no end of them, and all are the gold's
         [
@@ -299,7 +302,7 @@ TEMPLATES = [
             "SELECT channel FROM purchase WHERE quantity < 3",
         ],
         ["SELECT p.status FROM purchase AS p JOIN product AS q WHERE p.day BETWEEN {day} AND {days_after}"],
-        weight=2,
+        weight=1,
     ),
     Template(  # those without: a set that is excluded
         [
@@ -317,6 +320,6 @@ TEMPLATES = [
             "SELECT c.id FROM customer AS c WHERE c.city = '{city}' AND NOT EXISTS "
             "(SELECT 1 FROM visit AS v, purchase AS p WHERE v.customer_id = c.id AND p.channel = 'none')",
         ],
-        weight=2,
+        weight=1,
     ),
 ]
