@@ -14,25 +14,25 @@ from typing import Any
 from .machine import describe_machine
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
-# A part's name is its module's. Those that need the real data are called with its folder.
-WITH_DATA = ("light", "distances", "rewards", "scoring", "published")
-WITHOUT_DATA = ("heavy", "generation", "hub", "training")
+# A part's name is its module's; all but some are about the real data, and are called with its folder.
+PARTS = ("light", "heavy", "distances", "rewards", "scoring", "published", "generation", "hub", "training")
+WITHOUT_DATA = {"heavy", "generation", "hub", "training"}
 
 
 def main(names: list[str]) -> None:
-    parts = ("light", "heavy", *(part for part in WITH_DATA + WITHOUT_DATA if part not in ("light", "heavy")))
-    unknown = [name for name in names if name not in parts]
+    unknown = [name for name in names if name not in PARTS]
     if unknown:
-        raise SystemExit(f"no benchmark {unknown[0]!r}; there are {', '.join(parts)}")
-    chosen = [part for part in parts if part in names] if names else list(parts)
-    if not DATA.is_dir() and set(chosen) & set(WITH_DATA):
-        raise SystemExit(f"the benchmarks {', '.join(WITH_DATA)} need real candidates at {DATA}")
+        raise SystemExit(f"no benchmark {unknown[0]!r}; there are {', '.join(PARTS)}")
+    chosen = [part for part in PARTS if part in names or not names]
+    with_data = [part for part in chosen if part not in WITHOUT_DATA]
+    if with_data and not DATA.is_dir():
+        raise SystemExit(f"{', '.join(with_data)}: real candidates are needed at {DATA}")
     machine = describe_machine()
     print(", ".join(f"{what} {value}" for what, value in machine.items()))
     results: list[dict[str, Any]] = []
     for part in chosen:
         run = import_module(f".{part}", __package__).run
-        results += run(DATA) if part in WITH_DATA else run()
+        results += run(DATA) if part in with_data else run()
     _print_table(results)
     path = Path("runs/bench.json")
     path.parent.mkdir(exist_ok=True)

@@ -87,14 +87,22 @@ def _questions(lines: list[dict[str, Any]], databases: Path) -> list[Question]:
 
 
 def _expected(trial: Trial, lines: list[dict[str, Any]], data: Path) -> str:
-    """How many verdicts differ from those that the official comparisons gave, by either rule."""
+    """How many verdicts differ from those that the official comparisons gave, by either rule.
+
+    Of several statements Spider's official script takes the first, while to SQLite they are no query: counted apart.
+    """
     names = json.loads((data / "candidates" / "spider_dev.systems.json").read_text())
     expected = json.loads((data / "candidates" / "spider_dev.expected.json").read_text())["systems"]
-    differing = 0
+    differing = several = 0
     for place, name in enumerate(names):
         wrong = {rule: set(expected[name][f"{rule}_wrong"]) for rule in ("set", "test_suite")}
         for line, verdicts, suite in zip(lines, trial.found["verdicts"], trial.found["test_suite"], strict=True):
             id = line["question_id"]
             differing += (verdicts[place] == RIGHT) != (id not in wrong["set"])
-            differing += suite[place] != (id not in wrong["test_suite"])
-    return "both rules as expected" if not differing else f"{differing:,} NOT as expected"
+            if suite[place] != (id not in wrong["test_suite"]):
+                if ";" in line["candidates"][place].rstrip("; \n"):
+                    several += 1
+                else:
+                    differing += 1
+    found = f"{differing:,} NOT as expected by two rules" if differing else "two rules as expected"
+    return f"{found} ({several} of several statements left out)" if several else found

@@ -30,7 +30,11 @@ def loop(questions: list[Question], limit: float, parse: bool = False) -> list[l
     is executed all the same, so that the verdicts are those of the loop without.
     """
     if parse:
+        import logging
+
         import sqlglot
+
+        logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of what it cannot read but in part
     verdicts = []
     for question in questions:
         with closing(plain.connect(question["database"])) as connection:
@@ -101,7 +105,9 @@ def _in_a_thread(job: tuple[str, str, str, float]) -> str:
 def floor(
     questions: list[Question], limit: float, needed: list[list[int | None]] | None = None
 ) -> tuple[float, float, int]:
-    """SQLite's own time: every different statement of each question, the gold too, stepped with its rows dropped.
+    """SQLite's own time: every different statement to each gold, and the gold, stepped with its rows dropped.
+
+    Questions with the same gold, as Spider has many, are one here: this is the least that has to be executed.
 
     Args:
         needed: how many rows of the gold and of each candidate tell the verdict; ``None`` where all were looked for.
@@ -110,26 +116,29 @@ def floor(
         Seconds to the statements' ends, seconds until the needed rows were there, and how many statements it were.
         What is not over at the limit counts as much as the limit.
     """
-    to_the_end = as_far_as_needed = 0.0
-    count, opened, connection = 0, None, None
+    different = {}
     for at, question in enumerate(questions):
-        rows = needed[at] if needed else [None] * (1 + len(question["candidates"]))
-        texts = [question["gold"], *question["candidates"]]
-        different = {text.strip().rstrip(";").rstrip(): number for text, number in zip(texts, rows, strict=True)}
-        if question["database"] != opened:  # questions on one database share its connection, and what that has cached
+        texts = [_bare(text) for text in (question["gold"], *question["candidates"])]
+        for place, text in enumerate(texts):
+            different[question["database"], texts[0], text] = needed[at][place] if needed else None
+    to_the_end = as_far_as_needed = 0.0
+    opened, connection = None, None
+    for (database, _, text), rows in different.items():
+        if database != opened:  # questions on one database share its connection, and what that has cached
             if connection is not None:
                 connection.close()
-            opened = question["database"]
-            connection = sqlite3.connect(f"file:{opened}?mode=ro&immutable=1", uri=True)
+            opened, connection = database, sqlite3.connect(f"file:{database}?mode=ro&immutable=1", uri=True)
             connection.text_factory = bytes
-        for text, number in different.items():
-            whole, part = _step(connection, text, limit, number)
-            to_the_end += whole
-            as_far_as_needed += part
-        count += len(different)
+        whole, part = _step(connection, text, limit, rows)
+        to_the_end += whole
+        as_far_as_needed += part
     if connection is not None:
         connection.close()
-    return to_the_end, as_far_as_needed, count
+    return to_the_end, as_far_as_needed, len(different)
+
+
+def _bare(sql: str) -> str:
+    return sql.strip().rstrip(";").rstrip()
 
 
 def _step(connection: sqlite3.Connection, sql: str, limit: float, needed: int | None) -> tuple[float, float]:
