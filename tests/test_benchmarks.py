@@ -82,5 +82,5 @@ def test_the_floor_executes_each_different_statement_once_and_no_further_than_th
     trial = try_out("floor", [question], LIMIT, needed=[[1, 1, 1, 2, 2]])
     to_the_end, as_far_as_needed, statements = trial.found
     assert statements == 2
-    assert as_far_as_needed < 0.1 < LIMIT <= to_the_end < LIMIT + 0.3
+    assert as_far_as_needed < LIMIT <= to_the_end < LIMIT + 1
     assert to_the_end <= trial.seconds and trial.cpu_seconds > 0.1 and trial.peak_mb > 5
