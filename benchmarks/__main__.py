@@ -15,7 +15,7 @@ from .machine import describe_machine
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 # A part's name is its module's; all but some are about the real data, and are called with its folder.
-PARTS = ("light", "heavy", "distances", "rewards", "scoring", "published", "generation", "hub", "training")
+PARTS = ("light", "heavy", "distances", "rewards", "scoring", "published", "generation", "hub", "training", "fuzzing")
 WITHOUT_DATA = {"heavy", "generation", "hub", "training"}
 
 
