@@ -9,16 +9,16 @@ from pathlib import Path
 TIMEOUT = 5.0  # s
 
 
-def connect(folder: Path, db_id: str) -> sqlite3.Connection:
-    """A database in Spider's layout, opened for reading."""
-    connection = sqlite3.connect(f"file:{folder / db_id / db_id}.sqlite?mode=ro", uri=True)
+def connect(path: str | Path) -> sqlite3.Connection:
+    """A database opened for reading; a statement may be interrupted by another thread."""
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     return connection
 
 
-def execute(connection: sqlite3.Connection, sql: str) -> set[tuple] | None:
-    """The set of rows, or ``None`` where it fails or takes too long."""
-    deadline = time.perf_counter() + TIMEOUT
+def execute(connection: sqlite3.Connection, sql: str, limit: float = TIMEOUT) -> set[tuple] | None:
+    """The set of rows, or ``None`` where it fails or takes longer than ``limit`` seconds."""
+    deadline = time.perf_counter() + limit
     connection.set_progress_handler(lambda: time.perf_counter() > deadline, 1000)
     try:
         return set(connection.execute(sql).fetchall())

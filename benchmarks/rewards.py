@@ -71,7 +71,7 @@ def _plain_reward(databases: Path) -> Reward:
     def reward(completions: list[str], db_id: list[str], gold_sql: list[str]) -> list[float | None]:
         rewards: list[float | None] = []
         for completion, name, gold in zip(completions, db_id, gold_sql, strict=True):
-            connection = connect(databases, name)
+            connection = connect(databases / name / f"{name}.sqlite")
             wanted, sql = execute(connection, gold), extract_sql(completion).sql
             rows = None if sql is None else execute(connection, sql)
             connection.close()
