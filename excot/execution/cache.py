@@ -313,7 +313,7 @@ def _merged(before: _Entry | None, new: _Entry) -> _Entry:
     better = {
         sql: outcome
         for sql, outcome in new_outcomes.items()
-        if sql not in outcomes or not _holds(*outcomes[sql], new_limit)
+        if sql not in outcomes or not _holds(*outcomes[sql], outcome[0])
     }
     kept = gold if limit < new_limit else new_gold
     return (min(limit, new_limit), kept, new_rows or rows, outcomes | better)
