@@ -97,7 +97,8 @@ class ExecutionReward:
         self._begin()
 
     def _begin(self) -> None:
-        self._pool = Pool(self._processes, Cache() if self._disk_cache else None)
+        self._pool = Pool(self._processes)
+        self._disk = Cache() if self._disk_cache else None
         self._cache: OrderedDict[_Key, str] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -180,7 +181,7 @@ class ExecutionReward:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_pool", "_cache", "_lock")}
+        return {name: value for name, value in vars(self).items() if name not in ("_pool", "_disk", "_cache", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -210,7 +211,7 @@ class ExecutionReward:
         for place, (db_id, gold_sql, _) in enumerate(golds):
             statements = tuple(statement for _, _, statement in unknown[golds[place]])
             tasks.append(Task(str(place), self._databases.paths(db_id), gold_sql, statements, self._limits))
-        for place, verdict in self._pool.verify_all(tasks):
+        for place, verdict in self._pool.verify_all(tasks, self._disk):
             gold = golds[int(place)]
             new = {gold: verdict.gold.status}
             new |= zip(unknown[gold], map(self._fate, verdict.candidates), strict=True)

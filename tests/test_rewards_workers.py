@@ -20,7 +20,7 @@ from pooled import eventually, is_running
 from rewarded import GOLD, worth
 
 from excot.errors import ExcotError
-from excot.execution import GoldOutcome, Limits, Task, Verdict, pool, verify_all
+from excot.execution import Cache, GoldOutcome, Limits, Task, Verdict, pool, verify_all
 from excot.rewards import ExecutionReward
 
 
@@ -30,10 +30,10 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     statements = []
     verify = pool.Pool.verify_all
 
-    def recorded(self: pool.Pool, tasks: list[Task]) -> Iterator[tuple[str, Verdict]]:
+    def recorded(self: pool.Pool, tasks: list[Task], cache: Cache | None) -> Iterator[tuple[str, Verdict]]:
         for task in tasks:
             statements.extend((f"gold: {task.gold}", *task.candidates))
-        return verify(self, tasks)
+        return verify(self, tasks, cache)
 
     monkeypatch.setattr(pool.Pool, "verify_all", recorded)
     return statements
@@ -90,7 +90,7 @@ def test_a_gold_that_fails_after_it_has_run_is_no_lesson(reward, monkeypatch, ex
     assert worth(reward, cot(GOLD)) == [1.0]
     with monkeypatch.context() as patched:
         overloaded = Verdict(GoldOutcome("timeout"), verdict_of(reward, "SELECT 1").candidates)
-        patched.setattr(pool.Pool, "verify_all", lambda self, tasks: ((task.id, overloaded) for task in tasks))
+        patched.setattr(pool.Pool, "verify_all", lambda self, tasks, cache: ((task.id, overloaded) for task in tasks))
         assert worth(reward, cot(GOLD), cot("SELECT name FROM item WHERE id IN (1, 2, 5)")) == [None, None]
     assert worth(reward, cot(GOLD), cot("SELECT name FROM item WHERE id IN (1, 2, 5)")) == [1.0, 1.0]
 

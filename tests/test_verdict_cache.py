@@ -256,7 +256,8 @@ from pathlib import Path
 from excot.execution import Cache, Task, cache, verify_all
 cache._WRITE_EVERY = 0.0
 database, folder, begin = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-tasks = [Task(str(n), (database,), f"SELECT {n // 2}", (f"SELECT {n // 2} + 0", f"SELECT {n}")) for n in range(begin, 200)]
+statements = [(f"SELECT {n // 2}", (f"SELECT {n // 2} + 0", f"SELECT {n}")) for n in range(begin, 200)]
+tasks = [Task(str(place), (database,), gold, candidates) for place, (gold, candidates) in enumerate(statements)]
 with Cache(folder) as opened:
     for id, verdict in verify_all(tasks, 1, opened):
         assert verdict.candidates[0].matches.set, (id, verdict)

@@ -119,8 +119,8 @@ def _pieces(work: Work, room: int) -> Iterator[Piece]:
             break
         pieces.append(piece)
     while work.exhausted and pieces and len(pieces) < room:
-        largest = max(pieces, key=len)
-        if len(largest) < 2 * _SMALLEST:
+        largest = max(pieces, key=lambda piece: piece.size)
+        if largest.size < 2 * _SMALLEST:
             break
         pieces.append(largest.split(0))
     yield from pieces

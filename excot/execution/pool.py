@@ -31,6 +31,7 @@ GRACE = 1.0
 
 _DRAW_FOR = 0.02  # s; then the workers are looked after again
 _WORTH_SPLITTING = 0.1  # s; what giving statements to another worker must save at least
+_WORTH_STARTING = 0.5  # s; the same where the worker has to be started for it
 
 
 def verify_all(
@@ -57,8 +58,8 @@ def verify_all(
         ExcotError: workers cannot be started at all, or die without executing anything.
         ValueError: ``processes`` is less than one.
     """
-    with Pool(processes, cache) as pool:
-        yield from pool.verify_all(tasks)
+    with Pool(processes) as pool:
+        yield from pool.verify_all(tasks, cache)
 
 
 class Pool:
@@ -70,24 +71,22 @@ class Pool:
 
     Args:
         processes: how many workers; by default one for each core this process may use.
-        cache: where outcomes of earlier runs are looked for and new ones are kept; by default nowhere.
 
     Raises:
         ValueError: ``processes`` is less than one.
     """
 
-    def __init__(self, processes: int | None = None, cache: Cache | None = None):
+    def __init__(self, processes: int | None = None):
         if processes is not None and processes < 1:
             raise ValueError(f"processes must be at least 1, not {processes}")
         self._processes = processes or available_cores()
-        self._cache = cache
         self._idle: list[_Worker] = []
         self._owner = os.getpid()
 
-    def verify_all(self, tasks: Iterable[Task]) -> Iterator[tuple[str, Verdict]]:
-        """Verify questions in parallel; see the function `verify_all` for what it yields and raises."""
+    def verify_all(self, tasks: Iterable[Task], cache: Cache | None = None) -> Iterator[tuple[str, Verdict]]:
+        """Verify questions in parallel; see the function `verify_all` for what it takes, yields and raises."""
         self._leave_to_parent()
-        work = Work(tasks, self._cache)
+        work = Work(tasks, cache)
         busy: list[_Worker] = []
         try:
             while True:
@@ -104,8 +103,8 @@ class Pool:
         finally:
             for worker in busy:
                 worker.close()
-            if self._cache is not None:
-                self._cache.write()
+            if cache is not None:
+                cache.write()
 
     def execute(self, task: Task, known: Known) -> tuple[GoldOutcome, bytes | None, dict[int, Outcome]]:
         """Execute one task on one worker.
@@ -133,7 +132,9 @@ class Pool:
         """Keep as many workers at work as there may be."""
         while len(busy) < self._processes:
             near = self._idle[-1].databases if self._idle else None
-            piece = work.next(near, [worker.databases for worker in busy]) or _split(busy, work)
+            piece = work.next(near, [worker.databases for worker in busy])
+            if piece is None:
+                piece = _split(busy, work, _WORTH_SPLITTING if self._idle else _WORTH_STARTING)
             if piece is None:
                 return
             if not self._idle:
@@ -176,13 +177,13 @@ def _ready(workers: list[_Worker], wait_for_them: bool) -> list[_Worker]:
     return [worker for worker in workers if worker.connection in heard or worker.overdue_at() <= now]
 
 
-def _split(workers: list[_Worker], work: Work) -> Piece | None:
+def _split(workers: list[_Worker], work: Work, least: float) -> Piece | None:
     """Half of what the worker with the most before it has left, where nothing else is to be had and it pays."""
     if not work.exhausted or not workers:
         return None
     slowest = max(workers, key=_Worker.seconds_left)
     gain = slowest.seconds_left() / 2 - slowest.piece.seconds_to_begin
-    return slowest.split() if gain > _WORTH_SPLITTING else None
+    return slowest.split() if gain > least else None
 
 
 class _Worker:
@@ -211,7 +212,7 @@ class _Worker:
     def seconds_left(self) -> float:
         """How long this piece will take from here, by how long its statements took so far."""
         done, _ = read_beacon(self._beacon)
-        left = len(self.piece) - done - 1
+        left = self.piece.size - done - 1
         return 0.0 if done < 1 or left < 2 else left * (time.monotonic() - self._given) / (done + 1)
 
     def split(self) -> Piece:
@@ -219,7 +220,7 @@ class _Worker:
         done, _ = read_beacon(self._beacon)
         rest = self.piece.split(done + 1)
         # The worker may have gone further meanwhile; then some statements are executed twice, to the same end.
-        write_end(self._beacon, len(self.piece))
+        write_end(self._beacon, self.piece.size)
         return rest
 
     def step(self) -> bool:
@@ -298,7 +299,7 @@ class _Worker:
     def _send_task(self) -> None:
         if self._ready:
             write_beacon(self._beacon, GOLD)
-        write_end(self._beacon, len(self.piece))
+        write_end(self._beacon, self.piece.size)
         # One that died while idle cannot be sent anything; the end of the connection is what `step` sees next.
         with suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send((self.task, self.piece.known))

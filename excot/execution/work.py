@@ -134,7 +134,9 @@ class Piece:
         outcomes = {place - self.begin: found[place] for place in range(self.begin, self.end) if place in found}
         return Known(outcomes, self.job.gold, self.job.gold_rows)
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many statements it has."""
         return self.end - self.begin
 
     @property
