@@ -13,6 +13,7 @@ from .database import (
 )
 from .measure import Measured, Measures
 from .pool import available_cores, verify_all
+from .preview import Preview
 from .sandbox import Execution, Limits, Sandbox
 from .verify import GoldOutcome, Outcome, Task, Verdict, Verifier
 
@@ -30,6 +31,7 @@ __all__ = [
     "Measures",
     "MissingDatabase",
     "Outcome",
+    "Preview",
     "Sandbox",
     "Table",
     "Task",

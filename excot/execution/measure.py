@@ -13,7 +13,9 @@ from hashlib import blake2b
 from typing import Generic, TypeVar
 
 from .compare import Row
+from .preview import Preview
 from .sandbox import Limits
+from .stability import Cause
 
 Found = TypeVar("Found")
 
@@ -30,16 +32,20 @@ class Measures:
         soft_f1: how much of the gold's result is in the candidate's.
         repetitions: how often to time gold and candidate, by turns, where the candidate is right by ``set``; 0 for not
             at all.
+        preview: how many of a result's first rows to keep for showing; 0 for none.
+        stability: why the gold may give another result the next time; found for a candidate that is the gold itself.
     """
 
     fingerprint: bool = False
     soft_f1: bool = False
     repetitions: int = 0
+    preview: int = 0
+    stability: bool = False
 
     @property
     def need_all_rows(self) -> bool:
         """Whether a result is read to its end even where it is clear that nothing matches."""
-        return self.fingerprint or self.soft_f1
+        return self.fingerprint or self.soft_f1 or self.preview > 0
 
 
 @dataclass(frozen=True)
@@ -53,12 +59,16 @@ class Measured:
         repetitions: over how many repetitions: fewer than asked for where they took too long, and 0 where not one was
             complete, so that the times are those of the verification itself. ``None`` also where gold and candidate
             are one statement, whose ratio is 1.
+        preview: the result's first rows, and how many there are.
+        unstable: why the gold may give another result the next time, empty where it seems not to; see `causes`.
     """
 
     fingerprint: str | None = None
     soft_f1: float | None = None
     time_ratio: float | None = None
     repetitions: int | None = None
+    preview: Preview | None = None
+    unstable: tuple[Cause, ...] | None = None
 
 
 class Reading(Generic[Found]):

@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 from .compare import GoldRows, Matches, Row, compare
 from .measure import Measured, Measures, Reading, fingerprint, row_size, seconds_by_turns, soft_f1, time_ratio
+from .preview import preview
 from .sandbox import Execution, Limits, Sandbox, TooLarge
 from .sqltext import mentions_order_by, orders_its_result, statement_key, without_distinct
+from .stability import causes
 
 Status = Literal["ok", "error", "timeout", "too_large", "refused"]
 GoldStatus = Literal["ok", "empty", "error", "timeout", "too_large"]
@@ -177,7 +179,7 @@ class _Gold:
 
     def judge(self, place: int, sql: str) -> Outcome:
         if sql == self._sql:
-            return self._judge_itself()
+            return self._judge_itself(place)
         self._on_statement(place)
         reading = Reading(self._read, self._limits, to_the_end=self._measures.need_all_rows)
         execution = self._sandboxes[0].run(sql, reading)
@@ -194,13 +196,13 @@ class _Gold:
             measured = self._measure(place, sql, matches, reading.rows, execution.seconds)
         return Outcome("ok", matches, None, execution.seconds, rows, measured)
 
-    def _judge_itself(self) -> Outcome:
+    def _judge_itself(self, place: int) -> Outcome:
         """A candidate that is the gold, to the letter: its outcome is the gold's."""
         gold = self.outcome
         if gold.rows is None:
             return Outcome(gold.status, error=gold.error, seconds=gold.seconds)
         matches = Matches(True, True, True, None not in self._suite_rows)
-        measured = None if self._measures == Measures() else self._measure_itself()
+        measured = None if self._measures == Measures() else self._measure_itself(place)
         return Outcome("ok", matches, None, gold.seconds, gold.rows, measured)
 
     def _suite_matches(self, place: int, sql: str) -> bool:
@@ -230,19 +232,28 @@ class _Gold:
                 self._on_statement(place)
             if self._measures.soft_f1 and rows is not None and self._rows is not None:
                 measured["soft_f1"] = soft_f1(self._rows.in_order, rows)
+            if self._measures.preview and rows is not None:
+                measured["preview"] = preview(rows, self._measures.preview)
         except MemoryError:
             pass  # the verdict stands
         if self._measures.repetitions and matches.set:
             measured |= self._compare_times(place, sql, seconds)
         return Measured(**measured)
 
-    def _measure_itself(self) -> Measured:
+    def _measure_itself(self, place: int) -> Measured:
         """A candidate that is the gold, to the letter: as fast as the gold, whatever a clock would say."""
         measures = self._measures
+        look = preview(self._rows.in_order, measures.preview) if measures.preview else None
+        unstable = None
+        if measures.stability:
+            path, next_one = self._sandboxes[0].path, partial(self._on_statement, place)
+            unstable = causes(path, self._sql, self._rows, self._limits, next_one)
         return Measured(
             fingerprint=self._fingerprint if measures.fingerprint else None,
             soft_f1=1.0 if measures.soft_f1 else None,
             time_ratio=1.0 if measures.repetitions else None,
+            preview=look,
+            unstable=unstable,
         )
 
     def _compare_times(self, place: int, sql: str, seconds: float) -> dict[str, Any]:
