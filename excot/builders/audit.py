@@ -128,7 +128,7 @@ def _judge(
     holds = {
         "fails": gold["status"] in ("error", "too_large"),
         "outvoted": ran and majority is not None,
-        "empty": gold["status"] == "empty" or bool(look and not look.holds_a_value),
+        "empty": gold["status"] == "empty" or bool(look and look.only_nulls),
         # What takes too long is not known to be wrong.
         "slow": gold["status"] == "timeout" or (gold["seconds"] or 0) >= slow,
         **dict.fromkeys((measured and measured.unstable) or (), True),

@@ -75,8 +75,14 @@ def _is_wrong(row: Row) -> bool:
 
 def _line(row: Row) -> dict[str, Any]:
     shown = {name: row[name] for name in ("id", "reasons")}
-    shown["why"] = "; ".join(_EVIDENCE[reason](row, 10_000) for reason in row["reasons"])
+    shown["why"] = "; ".join(_why(row, reason) for reason in row["reasons"])
     return shown | {name: row[name] for name in ("question", "gold_sql", "majority_sql") if row[name] is not None}
+
+
+def _why(row: Row, reason: str) -> str:
+    """A reason with its evidence; of some the statement itself is all there is."""
+    tell = _EVIDENCE[reason]
+    return REASONS[reason] if tell in (_sql, _end_of_sql) else tell(row, 10_000)
 
 
 def _examples(reason: str, rows: list[Row]) -> list[str]:
@@ -98,10 +104,12 @@ def _examples(reason: str, rows: list[Row]) -> list[str]:
 
 def _vote(row: Row, width: int) -> str:
     agree = f"{row['agree']} of {row['voters']} answers: "
-    gold = ", gold: "
-    half = (width - len(agree) - len(gold)) // 2
-    ours = _result(row["majority_rows"], row["majority_result"], half)
-    return f"{agree}{ours}{gold}{_result(row['gold_rows'], row['gold_result'], 2 * half - len(ours))}"
+    gold = f", gold ({row['right']}): "
+    results = [(row[f"{whose}_rows"], row[f"{whose}_result"]) for whose in ("majority", "gold")]
+    room = width - len(agree) - len(gold)
+    left = [room - len(_result(*result, room)) for result in results]  # what the other one may have
+    ours, theirs = (_result(*result, max(room // 2, left[not place])) for place, result in enumerate(results))
+    return f"{agree}{ours}{gold}{theirs}"
 
 
 def _failure(row: Row, width: int) -> str:
@@ -127,14 +135,16 @@ def _sql(row: Row, width: int) -> str:
     return _cut(" ".join(row["gold_sql"].split()), width)
 
 
-def _order(row: Row, width: int) -> str:
-    return _result(row["gold_rows"], row["gold_result"], width // 3) + ", else other rows: " + _sql(row, width // 2)
+def _end_of_sql(row: Row, width: int) -> str:
+    """Where a LIMIT stands."""
+    sql = _sql(row, len(row["gold_sql"]))
+    return sql if len(sql) <= width else "..." + sql[3 - width :]
 
 
 _EVIDENCE: dict[str, Callable[[Row, int], str]] = {
     "fails": _failure,
     "outvoted": _vote,
-    "unordered": _order,
+    "unordered": _end_of_sql,
     "random": _sql,
     "clock": _sql,
     "empty": _empty,

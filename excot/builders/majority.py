@@ -2,8 +2,8 @@
 
 Every candidate that ran has one vote, whatever its statement: twenty answers with one statement are twenty votes. A
 candidate that failed has none. The votes of a wrong result count together where the results are equal by the rule
-``set``. A result without any value (no row, or nothing but NULLs) wins no vote: wrong conditions of all kinds meet
-there. It is a majority when
+``set``. A result in which nothing is found (no row, or nothing but NULLs and zeros, as of a count) wins no vote: wrong
+conditions of all kinds meet there. Any other is a majority when
 
 - more than a share of the candidates that ran give it (``majority``, half of them by default),
 - so many candidates at least give it (``votes``), and
@@ -81,7 +81,7 @@ def find_majority(ballot: Ballot, outcomes: Sequence[Outcome], rule: Rule) -> Ma
         found = outcome.measured
         if outcome.matches.set or found is None or found.fingerprint is None or found.preview is None:
             continue
-        if found.preview.holds_a_value:
+        if not found.preview.finds_nothing:
             votes[found.fingerprint] += count
             groups.setdefault(found.fingerprint, []).append((sql, found.preview))
     for fingerprint, agree in votes.most_common(1):

@@ -32,7 +32,7 @@ class Measures:
         soft_f1: how much of the gold's result is in the candidate's.
         repetitions: how often to time gold and candidate, by turns, where the candidate is right by ``set``; 0 for not
             at all.
-        preview: how many of a result's first rows to keep for showing; 0 for none.
+        preview: how many rows of a result to keep for showing, first those that the gold has not; 0 for none.
         stability: why the gold may give another result the next time; found for a candidate that is the gold itself.
     """
 
@@ -59,7 +59,7 @@ class Measured:
         repetitions: over how many repetitions: fewer than asked for where they took too long, and 0 where not one was
             complete, so that the times are those of the verification itself. ``None`` also where gold and candidate
             are one statement, whose ratio is 1.
-        preview: the result's first rows, and how many there are.
+        preview: some of the result's rows, and how many there are.
         unstable: why the gold may give another result the next time, empty where it seems not to; see `causes`.
     """
 

@@ -25,12 +25,14 @@ class Preview:
         text: JSON: a list of its first different rows, each a list of cells. A BLOB is shown as SQLite writes it, a
             number that JSON has no way to write as text.
         rows: how many different rows it has.
-        holds_a_value: whether there is anything in it but NULLs.
+        only_nulls: whether there is nothing in it but NULLs; so it is where there is no row.
+        finds_nothing: whether there is nothing in it but NULLs and zeros: nothing was found, or counted.
     """
 
     text: str
     rows: int
-    holds_a_value: bool
+    only_nulls: bool
+    finds_nothing: bool
 
 
 def preview(rows: Sequence[Row], most: int) -> Preview:
@@ -41,7 +43,12 @@ def preview(rows: Sequence[Row], most: int) -> Preview:
         most: how many to show.
     """
     text = json.dumps([_cells(row) for row in rows[:most]], ensure_ascii=False)
-    return Preview(text, len(rows), any(value is not None for row in rows for value in row))
+    return Preview(
+        text,
+        len(rows),
+        only_nulls=all(value is None for row in rows for value in row),
+        finds_nothing=all(value in (None, 0) for row in rows for value in row),
+    )
 
 
 def _cells(row: Row) -> list[Any]:
