@@ -29,7 +29,7 @@ SHOWN_ROWS = 5
 """Rows of a result that are kept as evidence."""
 
 _COLUMNS = ["id", "db_id", "question", "evidence", "gold_sql", "gold", "candidates"]
-_MEASURES = Measures(fingerprint=True, preview=SHOWN_ROWS, stability=True)
+_MEASURES = Measures(fingerprint=True, preview=SHOWN_ROWS, permuted=True, stability=True)
 
 
 def audit(config: AuditConfig) -> str:
@@ -127,7 +127,8 @@ def _judge(
     ran = gold["status"] in ("ok", "empty")
     holds = {
         "fails": gold["status"] in ("error", "too_large"),
-        "outvoted": ran and majority is not None,
+        "outvoted": ran and majority is not None and not majority.permuted,
+        "permuted": ran and majority is not None and majority.permuted,
         "empty": gold["status"] == "empty" or bool(look and look.only_nulls),
         # What takes too long is not known to be wrong.
         "slow": gold["status"] == "timeout" or (gold["seconds"] or 0) >= slow,

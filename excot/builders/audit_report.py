@@ -14,6 +14,7 @@ Row = Mapping[str, Any]
 REASONS = {
     "fails": "the gold fails, or its result is too large",
     "outvoted": "most answers agree on another result",
+    "permuted": "most answers agree on the same rows with the columns in another order",
     "unordered": "the result hangs on an order that was not asked for",
     "random": "the gold calls random()",
     "clock": "the gold asks for the current date or time",
@@ -87,7 +88,7 @@ def _why(row: Row, reason: str) -> str:
 
 def _examples(reason: str, rows: list[Row]) -> list[str]:
     """The clearest of a reason, one a line."""
-    if reason == "outvoted":
+    if reason in ("outvoted", "permuted"):
         rows = sorted(rows, key=lambda row: -row["agree"] / row["voters"])
     elif reason == "slow":
         rows = sorted(rows, key=lambda row: -(row["gold"]["seconds"] or 0))
@@ -144,6 +145,7 @@ def _end_of_sql(row: Row, width: int) -> str:
 _EVIDENCE: dict[str, Callable[[Row, int], str]] = {
     "fails": _failure,
     "outvoted": _vote,
+    "permuted": _vote,
     "unordered": _end_of_sql,
     "random": _sql,
     "clock": _sql,

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..execution import Outcome, Preview
+from ..execution import Measured, Outcome, Preview
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,19 @@ class Ballot:
 
 @dataclass(frozen=True)
 class Majority:
-    """A result that most candidates agree on: its shortest statement, and how many candidates give it."""
+    """A result that most candidates agree on.
+
+    Attributes:
+        sql: the shortest of its statements.
+        agree: candidates that give it.
+        result: a look at it.
+        permuted: whether it is the gold's with its columns in another order.
+    """
 
     sql: str
     agree: int
     result: Preview
+    permuted: bool
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def find_majority(ballot: Ballot, outcomes: Sequence[Outcome], rule: Rule) -> Ma
         outcomes: of its statements, in their order, with fingerprints and previews.
         rule: what it takes.
     """
-    groups: dict[str, list[tuple[str, Preview]]] = {}
+    groups: dict[str, list[tuple[str, Measured]]] = {}
     votes: Counter[str] = Counter()
     for (sql, count), outcome in zip(ballot.statements.items(), outcomes, strict=True):
         found = outcome.measured
@@ -83,9 +91,9 @@ def find_majority(ballot: Ballot, outcomes: Sequence[Outcome], rule: Rule) -> Ma
             continue
         if not found.preview.finds_nothing:
             votes[found.fingerprint] += count
-            groups.setdefault(found.fingerprint, []).append((sql, found.preview))
+            groups.setdefault(found.fingerprint, []).append((sql, found))
     for fingerprint, agree in votes.most_common(1):
         if rule.wins(agree, ballot):
-            sql, result = min(groups[fingerprint], key=lambda found: (len(found[0]), found[0]))
-            return Majority(sql, agree, result)
+            sql, found = min(groups[fingerprint], key=lambda group: (len(group[0]), group[0]))
+            return Majority(sql, agree, found.preview, bool(found.permuted))
     return None

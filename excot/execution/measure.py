@@ -33,6 +33,7 @@ class Measures:
         repetitions: how often to time gold and candidate, by turns, where the candidate is right by ``set``; 0 for not
             at all.
         preview: how many rows of a result to keep for showing, first those that the gold has not; 0 for none.
+        permuted: whether a wrong result is the gold's with its columns in another order.
         stability: why the gold may give another result the next time; found for a candidate that is the gold itself.
     """
 
@@ -40,12 +41,13 @@ class Measures:
     soft_f1: bool = False
     repetitions: int = 0
     preview: int = 0
+    permuted: bool = False
     stability: bool = False
 
     @property
     def need_all_rows(self) -> bool:
         """Whether a result is read to its end even where it is clear that nothing matches."""
-        return self.fingerprint or self.soft_f1 or self.preview > 0
+        return self.fingerprint or self.soft_f1 or self.preview > 0 or self.permuted
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Measured:
             complete, so that the times are those of the verification itself. ``None`` also where gold and candidate
             are one statement, whose ratio is 1.
         preview: some of the result's rows, and how many there are.
+        permuted: whether it is the gold's set of rows with the columns in another order.
         unstable: why the gold may give another result the next time, empty where it seems not to; see `causes`.
     """
 
@@ -68,6 +71,7 @@ class Measured:
     time_ratio: float | None = None
     repetitions: int | None = None
     preview: Preview | None = None
+    permuted: bool | None = None
     unstable: tuple[Cause, ...] | None = None
 
 

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from .compare import GoldRows, Matches, Row, compare
+from .compare import GoldRows, Matches, Row, compare, equal_under_permutation
 from .measure import Measured, Measures, Reading, fingerprint, row_size, seconds_by_turns, soft_f1, time_ratio
 from .preview import preview
 from .sandbox import Execution, Limits, Sandbox, TooLarge
@@ -232,6 +232,11 @@ class _Gold:
                 self._on_statement(place)
             if self._measures.soft_f1 and rows is not None and self._rows is not None:
                 measured["soft_f1"] = soft_f1(self._rows.in_order, rows)
+            if self._measures.permuted and rows is not None and self._rows is not None and not matches.set:
+                gold = self._rows.in_order
+                measured["permuted"] = len(rows) == len(gold) > 0 and equal_under_permutation(
+                    gold, rows, ordered=False
+                )
             if self._measures.preview and rows is not None:
                 if self._rows is not None:  # what the gold has not comes first: it is what there is to see
                     rows = sorted(rows, key=self._rows.distinct.__contains__)
