@@ -209,7 +209,7 @@ class VerifyConfig(LongStageConfig, RoundConfig):
 class AuditConfig(RoundConfig):
     """List the questions whose gold SQL looks wrong, with the evidence."""
 
-    majority: float = option(0.5, "what share of the answers that ran must agree against the gold: more than this")
+    majority: float = option(0.667, "what share of the answers that ran must agree against the gold: more than this")
     votes: int = option(3, "how many answers at least must agree against the gold")
     slow: float = option(1.0, "seconds from which a gold counts as slow")
     timeout: float = option(5.0, "seconds that one statement may take")

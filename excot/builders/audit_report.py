@@ -105,7 +105,7 @@ def _examples(reason: str, rows: list[Row]) -> list[str]:
 
 def _vote(row: Row, width: int) -> str:
     agree = f"{row['agree']} of {row['voters']} answers: "
-    gold = f", gold ({row['right']}): "
+    gold = f", gold with {row['right']}: "
     results = [(row[f"{whose}_rows"], row[f"{whose}_result"]) for whose in ("majority", "gold")]
     room = width - len(agree) - len(gold)
     left = [room - len(_result(*result, room)) for result in results]  # what the other one may have

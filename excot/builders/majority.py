@@ -5,7 +5,7 @@ candidate that failed has none. The votes of a wrong result count together where
 ``set``. A result in which nothing is found (no row, or nothing but NULLs and zeros, as of a count) wins no vote: wrong
 conditions of all kinds meet there. Any other is a majority when
 
-- more than a share of the candidates that ran give it (``majority``, half of them by default),
+- more than a share of the candidates that ran give it (``majority``, two thirds of them by default),
 - so many candidates at least give it (``votes``), and
 - it has more votes than the gold's own result.
 """
@@ -56,8 +56,8 @@ class Majority:
 class Rule:
     """What it takes to outvote a gold; see above."""
 
-    majority: float = 0.5
-    votes: int = 3
+    majority: float
+    votes: int
 
     def wins(self, agree: int, ballot: Ballot) -> bool:
         return agree > self.majority * ballot.voters and agree >= self.votes and agree > ballot.right
