@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from chain import cot, make_database, read_data, replay, rows_of, write_questions
 from command import done, excot
 from stages import load
@@ -56,6 +57,11 @@ def verified(folder: Path, cases: list[tuple[str, list[str]]], script: str = STO
 def found(out: str) -> dict[int, list[str]]:
     """The reasons by the question's place."""
     return {int(row["id"][-4:]): row["reasons"] for row in rows_of(out, "audit")}
+
+
+def card_of(out: str) -> dict[str, Any]:
+    """The front matter of the folder's card."""
+    return yaml.safe_load((Path(out) / "README.md").read_text("utf-8").split("---\n")[1])
 
 
 def listed(out: str) -> list[dict[str, Any]]:
@@ -241,8 +247,8 @@ def test_an_audit_that_finds_nothing_says_so_and_is_no_config_of_the_folder(tmp_
         f"next: excot sft --out {out}, or excot pairs --out {out}\n"
     )
     assert listed(out) == [] and rows_of(out, "audit") == []
-    card = (Path(out) / "README.md").read_text("utf-8")
-    assert "config_name: audit" not in card and "0 of 1" in card
+    assert "audit" not in {config["config_name"] for config in card_of(out)["configs"]}
+    assert "| doubtful golds | 0 of 1 |" in (Path(out) / "README.md").read_text("utf-8")
     assert len(load(Path(out), "verified")) == 1
 
 
@@ -256,6 +262,19 @@ def test_the_report_fits_a_terminal_and_its_next_command_works(tmp_path):
     assert "of 4 answers: 3 rows [[" in report and ", gold with 0: 4 rows [[" in report
     assert f"the 12 that may be wrong are listed in {out}/audit.jsonl" in report
     assert following.split(", or ")[0] == f"excot sft --out {out} --exclude {out}/audit.jsonl"
+
+
+def test_each_round_has_an_audit_of_its_own(tmp_path):
+    out = audited(tmp_path, [(ALL, [DEAR] * 3)])
+    replay(out, {0: [cot(FOUR)] * 3}, round=1)
+    verify(VerifyConfig(out=out, round=1, processes=1))
+    said = done("audit", "--out", out, "--round", 1, *SAME)
+    assert f"excot pairs --round 1 --out {out} --exclude {out}/audit_round1.jsonl" in said
+    assert [row["majority_sql"] for row in rows_of(out, "audit")] == [DEAR]
+    assert [row["majority_sql"] for row in Run(out, 1).read("audit")] == [FOUR]
+    assert [config["config_name"] for config in card_of(out)["configs"] if "audit" in config["config_name"]] == [
+        "audit", "audit_round1",
+    ]  # fmt: skip
 
 
 # The list

@@ -14,7 +14,7 @@ from typing import Any
 from ..atomic import replace_text
 from ..config import AuditConfig
 from ..errors import ExcotError
-from ..execution import Limits, Measures, Outcome, Task, verify_all
+from ..execution import Limits, Measures, Outcome, Task, file_hash, verify_all
 from ..journal import digest_of
 from ..progress import Progress
 from ..run import Run
@@ -55,7 +55,7 @@ def audit(config: AuditConfig) -> str:
         path = run.folder / f"{stage.name}.jsonl"
         if stage.finished:
             if not path.exists():
-                _write_list(path, list_text(run.read("audit")), None)
+                _write_list(path, list_text(run.read("audit")))
         else:
             rows, facts = _examine(run, files, config, total)
             text = list_text(rows)
@@ -149,10 +149,16 @@ def _judge(
     }
 
 
-def _write_list(path: Path, text: str, written: str | None) -> None:
-    """Write the list; one that somebody has edited since it was written is kept beside it."""
+def _write_list(path: Path, text: str, written: str | None = None) -> None:
+    """Write the list; a file there that is not as an audit wrote it, edited by hand most likely, is kept beside it.
+
+    Args:
+        path: the file.
+        text: what it shall hold.
+        written: the hash of what the last audit wrote.
+    """
     try:
-        if written is not None and path.exists() and _hash(path.read_text("utf-8")) != written:
+        if path.exists() and file_hash(path) not in (written, _hash(text)):
             kept = path.with_name(path.name + ".edited")
             os.replace(path, kept)
             log.warning("%s was edited by hand: it is kept as %s", path, kept)
@@ -162,4 +168,4 @@ def _write_list(path: Path, text: str, written: str | None) -> None:
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()

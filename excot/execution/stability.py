@@ -102,13 +102,13 @@ class _Reversed(Sandbox):
     """A sandbox that reads tables backwards where nobody asked for an order, and notes what a statement uses."""
 
     def __init__(self, path: Path, limits: Limits):
-        super().__init__(path, limits)
         self.asked_for_now = False
         self._used: set[str] = set()
         self._clock: sqlite3.Connection | None = None
-        self._connection.set_authorizer(None)
+        self._setting_up = True
+        super().__init__(path, limits)
         self._connection.execute("PRAGMA reverse_unordered_selects = ON").close()
-        self._connection.set_authorizer(self._authorize)
+        self._setting_up = False
 
     def functions(self, sql: str) -> set[str] | None:
         """The functions that a statement, and the views that it reads, use; ``None`` where it cannot be prepared."""
@@ -136,6 +136,8 @@ class _Reversed(Sandbox):
             self._clock.close()
 
     def _authorize(self, action: int, first: str | None, second: str | None, *rest: Any) -> int:
+        if self._setting_up:
+            return sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_FUNCTION and second is not None:
             self._used.add(second.lower())
         return super()._authorize(action, first, second, *rest)
