@@ -17,6 +17,7 @@ _HOMES = {
     "make_questions": "builders.questions",
     "generate": "builders.generations",
     "verify": "builders.verified",
+    "audit": "builders.audit",
     "make_sft": "builders.sft",
     "make_pairs": "builders.pairs",
     "score": "metrics.scoring",
@@ -25,6 +26,7 @@ _HOMES = {
     "QuestionsConfig": "config",
     "GenerateConfig": "config",
     "VerifyConfig": "config",
+    "AuditConfig": "config",
     "SftConfig": "config",
     "PairsConfig": "config",
     "ScoreConfig": "config",
@@ -43,6 +45,7 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
+    from .builders.audit import audit
     from .builders.bird import Bird
     from .builders.folder import Folder
     from .builders.generations import generate
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from .builders.spider import Spider
     from .builders.verified import verify
     from .config import (
+        AuditConfig,
         CompareConfig,
         GenerateConfig,
         PairsConfig,

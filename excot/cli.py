@@ -28,6 +28,7 @@ VERBS = {
     "questions": Verb(config.QuestionsConfig, "builders.questions", "make_questions"),
     "generate": Verb(config.GenerateConfig, "builders.generations", "generate"),
     "verify": Verb(config.VerifyConfig, "builders.verified", "verify"),
+    "audit": Verb(config.AuditConfig, "builders.audit", "audit"),
     "sft": Verb(config.SftConfig, "builders.sft", "make_sft"),
     "pairs": Verb(config.PairsConfig, "builders.pairs", "make_pairs"),
     "score": Verb(config.ScoreConfig, "metrics.score", "score_run"),

@@ -223,12 +223,43 @@ class VerifyConfig(LongStageConfig, RoundConfig):
             )
 
 
+@dataclass(kw_only=True)
+class AuditConfig(RoundConfig):
+    """List the questions whose gold SQL looks wrong, with the evidence."""
+
+    majority: float = option(0.667, "what share of the answers that ran must agree against the gold: more than this")
+    votes: int = option(3, "how many answers at least must agree against the gold")
+    slow: float = option(1.0, "seconds from which a gold counts as slow")
+    timeout: float = option(5.0, "seconds that one statement may take")
+    databases: str | None = option(
+        None, "the databases folder, if not where the questions found it", affects_output=False
+    )
+    processes: int | None = option(None, "worker processes; one for each core by default", affects_output=False)
+    no_cache: bool = option(False, "execute everything, whatever earlier runs have found", affects_output=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, majority=0, votes=1, slow=0, timeout=0.001, processes=1)
+        at_most(self, majority=0.99)
+
+
+@dataclass(kw_only=True)
+class SelectiveConfig(StageConfig):
+    """What the stages have in common that can leave questions out."""
+
+    exclude: str | None = option(
+        None,
+        "leave out the questions of this list: JSON lines with an id each, such as audit.jsonl",
+        affects_output=False,  # the ids in it do: they become an argument once the list has been read
+    )
+
+
 RuleName = Literal["set", "multiset", "ordered", "test_suite"]
 CandidateStatus = Literal["ok", "error", "timeout", "too_large", "refused", "no_sql", "truncated"]
 
 
 @dataclass(kw_only=True)
-class SftConfig(RoundConfig):
+class SftConfig(SelectiveConfig, RoundConfig):
     """Choose right answers to learn from."""
 
     rule: RuleName = option("set", "the comparator that says which answers are right")
@@ -241,7 +272,7 @@ class SftConfig(RoundConfig):
 
 
 @dataclass(kw_only=True)
-class PairsConfig(RoundConfig):
+class PairsConfig(SelectiveConfig, RoundConfig):
     """Pair right answers with wrong ones to prefer them over."""
 
     rule: RuleName = option("set", "the comparator that says which answers are right")
@@ -258,7 +289,7 @@ class PairsConfig(RoundConfig):
 
 
 @dataclass(kw_only=True)
-class ScoreConfig(LongStageConfig):
+class ScoreConfig(SelectiveConfig, LongStageConfig):
     """Score a file of predictions, a model, or the run's own generations, by executing every answer."""
 
     predictions: str | None = option(

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 
-STAGES = ("questions", "generations", "verified", "sft", "pairs", "details", "scores")
-ROUNDED = ("generations", "verified", "sft", "pairs")
+STAGES = ("questions", "generations", "verified", "audit", "sft", "pairs", "details", "scores")
+ROUNDED = ("generations", "verified", "audit", "sft", "pairs")
 """What every round makes anew; the other stages are common to all rounds."""
 JOURNALED = ("generations", "verified")
 VERBS = {
     "questions": "questions",
     "generations": "generate",
     "verified": "verify",
+    "audit": "audit",
     "sft": "sft",
     "pairs": "pairs",
     "details": "score",

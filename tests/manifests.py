@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from excot.stages import ROUNDED, dataset_name
+from excot.stages import dataset_name
 
 DATABASES = {"concert": {"concert.sqlite": "a" * 64}, "pets": {"pets.sqlite": "b" * 64}}
 SAMPLING = {"n": 32, "temperature": 1.0, "top_p": 1.0, "max_tokens": 4096, "seed": 0}
@@ -77,7 +77,7 @@ def _student() -> dict[str, Any]:
 def _round(
     number: int, answers: dict[str, Any], statuses: dict[str, int], matched: int, solved: int, sft: int, pairs: int
 ) -> dict[str, Any]:
-    generations, verified, *chosen = (dataset_name(stage, number) for stage in ROUNDED)
+    generations, verified, *chosen = (dataset_name(s, number) for s in ("generations", "verified", "sft", "pairs"))
     options = {"rule": "set", "max_per_question": 1, "limit": None}
     return {
         generations: answers,

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 TRAINING = (ROOT / "docs" / "training.md").read_text("utf-8")
 GENERATION = (ROOT / "docs" / "generation.md").read_text("utf-8")
+AUDIT = (ROOT / "docs" / "audit.md").read_text("utf-8")
 HUB = (ROOT / "docs" / "hub.md").read_text("utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -74,6 +75,12 @@ def test_console_sessions_print_what_the_readme_shows(tmp_path: Path, shared_dat
     assert run_console(README, tmp_path, HF_HUB_OFFLINE="1") >= 7
 
 
+def test_the_page_of_the_audit_shows_what_is_printed(tmp_path: Path, shared_data: Path) -> None:
+    (tmp_path / "bird").symlink_to(shared_data / "bird")
+    (tmp_path / "answers.jsonl").symlink_to(shared_data / "candidates" / "bird_dev_superhero.jsonl")
+    assert run_console(AUDIT, tmp_path, HF_HUB_OFFLINE="1") == 5
+
+
 def test_the_page_of_the_hub_shows_what_is_printed(tmp_path: Path) -> None:
     from hub import HubServer
 
@@ -82,7 +89,10 @@ def test_the_page_of_the_hub_shows_what_is_printed(tmp_path: Path) -> None:
         assert run_console(HUB, tmp_path, **hub.environment(tmp_path / "home")) == 3
 
 
-@pytest.mark.parametrize("line", [*commands(README), *commands(TRAINING), *commands(HUB), *commands(GENERATION)])
+PAGES_OF_COMMANDS = (README, TRAINING, HUB, GENERATION, AUDIT)
+
+
+@pytest.mark.parametrize("line", [line for page in PAGES_OF_COMMANDS for line in commands(page)])
 def test_every_other_command_is_accepted(line: str) -> None:
     words = shlex.split(line)
     if words[0] != "excot" or words[1] == "train":

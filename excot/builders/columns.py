@@ -53,6 +53,25 @@ _SAMPLE = [*_VERDICT, *_EXTRAS, ("time_ratio", pa.float64()), ("repetitions", pa
 QUESTIONS = pa.schema(_QUESTION)
 GENERATIONS = pa.schema([*_QUESTION, ("candidates", pa.list_(pa.struct(_CANDIDATE))), *_GENERATION])
 VERIFIED = pa.schema([*_QUESTION, ("gold", _GOLD), ("candidates", pa.list_(pa.struct(_JUDGED))), *_GENERATION])
+AUDIT = pa.schema(
+    [
+        ("id", pa.string()),
+        ("db_id", pa.string()),
+        ("question", pa.string()),
+        ("evidence", pa.string()),
+        ("gold_sql", pa.string()),
+        ("reasons", pa.list_(pa.string())),
+        ("gold", _GOLD),
+        ("gold_result", pa.string()),
+        ("gold_rows", pa.int64()),
+        ("majority_sql", pa.string()),
+        ("majority_result", pa.string()),
+        ("majority_rows", pa.int64()),
+        ("agree", pa.int64()),
+        ("voters", pa.int64()),
+        ("right", pa.int64()),
+    ]
+)
 SFT = pa.schema(
     [
         ("prompt", MESSAGES),

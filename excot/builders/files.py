@@ -51,7 +51,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".json":
         yield from ((f"{path}, question {number}", row) for number, row in enumerate(read_json(path)))
     elif path.suffix == ".jsonl":
-        yield from _read_jsonl(path)
+        yield from read_jsonl(path)
     elif path.suffix == ".csv":
         yield from _read_csv(path)
     else:
@@ -92,7 +92,8 @@ def pick(where: str, row: Any, names: dict[str, str], optional: Iterable[str] = 
     return picked
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
+def read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of a file with one JSON value a line, each with where it stands; empty lines do not count."""
     # Not splitlines(): it would also cut at the line separators that may stand, unescaped, in a JSON string.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():

@@ -34,12 +34,12 @@ def make_pairs(config: PairsConfig) -> str:
     return f'{made} {config.strategy} pairs, in {config.out}\nnext: load_dataset("{config.out}", "{name}")'
 
 
-def pair_rows(run: Run, config: PairsConfig) -> Iterator[dict[str, Any]]:
-    """The rows of the dataset: at most ``max_per_question`` of a question, in question order."""
+def pair_rows(run: Run, config: PairsConfig, excluded: frozenset[str] = frozenset()) -> Iterator[dict[str, Any]]:
+    """The rows of the dataset: at most ``max_per_question`` of a question, in order, of the excluded ones none."""
     prompt = student_prompts(run)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for row in usable_rows(run):
+        for row in usable_rows(run, excluded):
             right = right_answers(row, config.rule)
             wrong = wrong_answers(row, config.rule, config.rejected)
             for pair in choose_pairs(right, wrong, config, row["id"]):

@@ -22,12 +22,12 @@ def make_sft(config: SftConfig) -> str:
     return f"{made} right answers, in {config.out}\nnext: {Run(config.out, config.round).command('pairs')}"
 
 
-def sft_rows(run: Run, config: SftConfig) -> Iterator[dict[str, Any]]:
-    """The rows of the dataset: at most ``max_per_question`` of a question, in question order."""
+def sft_rows(run: Run, config: SftConfig, excluded: frozenset[str] = frozenset()) -> Iterator[dict[str, Any]]:
+    """The rows of the dataset: at most ``max_per_question`` of a question, in order, of the excluded ones none."""
     prompt = student_prompts(run)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for row in usable_rows(run):
+        for row in usable_rows(run, excluded):
             for candidate in choose(right_answers(row, config.rule), config):
                 yield {
                     "prompt": prompt(row),

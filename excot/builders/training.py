@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from ..config import RoundConfig
+from ..config import PairsConfig, SftConfig
 from ..errors import ExcotError
 from ..prompts import Prompt, stored_prompt
 from ..run import Run
+from .exclusion import read_exclusion
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,8 +23,8 @@ Message = dict[str, str]
 
 def write_training_data(
     stage_name: str,
-    config: RoundConfig,
-    rows_of: Callable[[Run, Any], Iterator[dict[str, Any]]],
+    config: SftConfig | PairsConfig,
+    rows_of: Callable[[Run, Any, frozenset[str]], Iterator[dict[str, Any]]],
     schema: pa.Schema,
 ) -> str:
     """Write a dataset for training from the verified questions, unless it is there already; how many of how many.
@@ -31,30 +32,41 @@ def write_training_data(
     Args:
         stage_name: ``sft`` or ``pairs``.
         config: its options.
-        rows_of: makes the rows from the run folder and the options.
+        rows_of: makes the rows from the run folder, the options, and the ids of the questions to leave out.
         schema: the rows' columns.
 
     Raises:
-        ExcotError: there is no verified data, no row comes of it, or the run folder holds something else.
+        ExcotError: there is no verified data, no row comes of it, the list of what to leave out does not fit,
+            or the run folder holds something else.
     """
     run = Run(config.out, config.round)
+    run.entry("verified")
+    exclusion = read_exclusion(config.exclude, run)
     if config.dry_run:
-        return f"would write {sum(1 for _ in rows_of(run, config)):,}"
-    with run.begin(stage_name, config.arguments(), ("verified",), on_existing=config.on_existing) as stage:
+        return f"would write {sum(1 for _ in rows_of(run, config, exclusion.ids)):,}"
+    arguments = {**config.arguments(), **exclusion.arguments()}
+    with run.begin(stage_name, arguments, ("verified",), on_existing=config.on_existing) as stage:
         split = run.entry("questions")["split"]
         if split != "train":
             log.warning("these are %s questions: scores on them mean nothing for a model trained on this data", split)
         if not stage.finished:
-            rows = rows_of(run, config)
+            rows = rows_of(run, config, exclusion.ids)
+            facts = exclusion.facts(row["id"] for row in run.read("verified", ["id"]))
             first = next(rows, None)
             if first is None:  # which `load_dataset` could not open either
                 raise ExcotError(
-                    f"no row of {stage_name} comes of the {run.entry('verified')['rows']:,} questions in {config.out}",
+                    f"no row of {stage_name} comes of the {_questions(run, facts)} in {config.out}",
                     "look at the statuses and matches in verified; sample more answers, or choose another --rule",
                 )
-            stage.write(chain([first], rows), schema, "train")
-    questions, rows = run.entry("verified")["rows"], run.entry(stage_name)["rows"]
-    return f"{'already there: ' if stage.finished else ''}{questions:,} questions give {rows:,}"
+            stage.write(chain([first], rows), schema, "train", **facts)
+    entry = run.entry(stage_name)
+    return f"{'already there: ' if stage.finished else ''}{_questions(run, entry)} give {entry['rows']:,}"
+
+
+def _questions(run: Run, facts: dict[str, Any]) -> str:
+    """How many questions there are, and how many of them were left out if any could be."""
+    left_out = f", {facts['excluded']:,} of them left out," if "excluded" in facts else ""
+    return f"{run.entry('verified')['rows']:,} questions{left_out}"
 
 
 def student_prompts(run: Run) -> Callable[[dict[str, Any]], list[Message]]:
@@ -77,10 +89,10 @@ def student_prompts(run: Run) -> Callable[[dict[str, Any]], list[Message]]:
     return render
 
 
-def usable_rows(run: Run) -> Iterator[dict[str, Any]]:
+def usable_rows(run: Run, excluded: frozenset[str] = frozenset()) -> Iterator[dict[str, Any]]:
     """Verified questions whose gold ran and returned rows; an empty result would call too much right."""
     for row in run.read("verified"):
-        if row["gold"]["status"] == "ok":
+        if row["gold"]["status"] == "ok" and row["id"] not in excluded:
             yield row
 
 

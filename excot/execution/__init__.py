@@ -14,6 +14,7 @@ from .database import (
 from .files import file_hash, known_hash
 from .measure import Measured, Measures
 from .pool import available_cores, verify_all
+from .preview import Preview
 from .sandbox import Execution, Limits, Sandbox
 from .verify import GoldOutcome, Outcome, Task, Verdict, Verifier
 
@@ -32,6 +33,7 @@ __all__ = [
     "Measures",
     "MissingDatabase",
     "Outcome",
+    "Preview",
     "Sandbox",
     "Table",
     "Task",

@@ -282,7 +282,7 @@ def _plain(outcome: Outcome) -> tuple[Any, ...]:
 def _outcome(plain: tuple[Any, ...]) -> Outcome:
     status, *matches, error, seconds, rows, measured, lasts = plain
     return Outcome(
-        status, Matches(*matches), error, seconds, rows, None if measured is None else Measured(*measured), lasts
+        status, Matches(*matches), error, seconds, rows, None if measured is None else Measured.of(measured), lasts
     )
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .compare import Row
+from .preview import Preview
 from .sandbox import Limits
+from .stability import Cause
 
 Found = TypeVar("Found")
 
@@ -30,16 +32,22 @@ class Measures:
         soft_f1: how much of the gold's result is in the candidate's.
         repetitions: how often to time gold and candidate, by turns, where the candidate is right by ``set``; 0 for not
             at all.
+        preview: how many rows of a result to keep for showing, first those that the gold has not; 0 for none.
+        permuted: whether a wrong result is the gold's with its columns in another order.
+        stability: why the gold may give another result the next time; found for a candidate that is the gold itself.
     """
 
     fingerprint: bool = False
     soft_f1: bool = False
     repetitions: int = 0
+    preview: int = 0
+    permuted: bool = False
+    stability: bool = False
 
     @property
     def need_all_rows(self) -> bool:
         """Whether a result is read to its end even where it is clear that nothing matches."""
-        return self.fingerprint or self.soft_f1
+        return self.fingerprint or self.soft_f1 or self.preview > 0 or self.permuted
 
 
 @dataclass(frozen=True)
@@ -53,12 +61,24 @@ class Measured:
         repetitions: over how many repetitions: fewer than asked for where they took too long, and 0 where not one was
             complete, so that the times are those of the verification itself. ``None`` also where gold and candidate
             are one statement, whose ratio is 1.
+        preview: some of the result's rows, and how many there are.
+        permuted: whether it is the gold's set of rows with the columns in another order.
+        unstable: why the gold may give another result the next time, empty where it seems not to; see `causes`.
     """
 
     fingerprint: str | None = None
     soft_f1: float | None = None
     time_ratio: float | None = None
     repetitions: int | None = None
+    preview: Preview | None = None
+    permuted: bool | None = None
+    unstable: tuple[Cause, ...] | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Measured:
+        """What `dataclasses.astuple` has taken apart."""
+        found = cls(*values)
+        return found if found.preview is None else replace(found, preview=Preview(*found.preview))
 
 
 class Reading(Generic[Found]):

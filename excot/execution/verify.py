@@ -9,11 +9,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from .compare import GoldRows, Matches, Row, compare
+from .compare import GoldRows, Matches, Row, compare, equal_under_permutation
 from .measure import Measured, Measures, Reading, fingerprint, row_size, seconds_by_turns, soft_f1, time_ratio
 from .packing import WORTH_KEEPING, pack, unpack
+from .preview import preview
 from .sandbox import Execution, Limits, Sandbox, TooLarge
 from .sqltext import mentions_order_by, orders_its_result, statement_key, without_distinct
+from .stability import causes
 
 Status = Literal["ok", "error", "timeout", "too_large", "refused"]
 GoldStatus = Literal["ok", "empty", "error", "timeout", "too_large"]
@@ -235,7 +237,7 @@ class _Gold:
 
     def judge(self, place: int, sql: str) -> Outcome:
         if sql == self._sql:
-            return self._judge_itself()
+            return self._judge_itself(place)
         self._on_statement(place)
         reading = Reading(self._read, self._limits, to_the_end=self._measures.need_all_rows)
         execution = self._sandboxes[0].run(sql, reading)
@@ -254,13 +256,13 @@ class _Gold:
             measured = self._measure(place, sql, matches, reading.rows, execution.seconds)
         return Outcome("ok", matches, None, execution.seconds, rows, measured, lasts)
 
-    def _judge_itself(self) -> Outcome:
+    def _judge_itself(self, place: int) -> Outcome:
         """A candidate that is the gold, to the letter: its outcome is the gold's."""
         gold = self.outcome
         if gold.rows is None:
             return Outcome(gold.status, error=gold.error, seconds=gold.seconds, lasts=gold.lasts)
         matches = Matches(True, True, True, None not in self._suite_rows)
-        measured = None if self._measures == Measures() else self._measure_itself()
+        measured = None if self._measures == Measures() else self._measure_itself(place)
         return Outcome("ok", matches, None, gold.seconds, gold.rows, measured, gold.lasts)
 
     def _suite_matches(self, place: int, sql: str) -> tuple[bool, Lasts]:
@@ -292,19 +294,35 @@ class _Gold:
                 self._on_statement(place)
             if self._measures.soft_f1 and rows is not None and self._rows is not None:
                 measured["soft_f1"] = soft_f1(self._rows.in_order, rows)
+            if self._measures.permuted and rows is not None and self._rows is not None and not matches.set:
+                gold = self._rows.in_order
+                measured["permuted"] = len(rows) == len(gold) > 0 and equal_under_permutation(
+                    gold, rows, ordered=False
+                )
+            if self._measures.preview and rows is not None:
+                if self._rows is not None:  # what the gold has not comes first: it is what there is to see
+                    rows = sorted(rows, key=self._rows.counts.__contains__)
+                measured["preview"] = preview(rows, self._measures.preview)
         except MemoryError:
             pass  # the verdict stands
         if self._measures.repetitions and matches.set:
             measured |= self._compare_times(place, sql, seconds)
         return Measured(**measured)
 
-    def _measure_itself(self) -> Measured:
+    def _measure_itself(self, place: int) -> Measured:
         """A candidate that is the gold, to the letter: as fast as the gold, whatever a clock would say."""
         measures = self._measures
+        look = preview(self._rows.in_order, measures.preview) if measures.preview else None
+        unstable = None
+        if measures.stability:
+            path, next_one = self._sandboxes[0].path, partial(self._on_statement, place)
+            unstable = causes(path, self._sql, self._rows, self._limits, next_one)
         return Measured(
             fingerprint=self._fingerprint if measures.fingerprint else None,
             soft_f1=1.0 if measures.soft_f1 else None,
             time_ratio=1.0 if measures.repetitions else None,
+            preview=look,
+            unstable=unstable,
         )
 
     def _compare_times(self, place: int, sql: str, seconds: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from .card import card_file, card_text, excerpt, fence, parse_card, render_card
 from .funnel import Entry, by_round, deciding_rules, funnel, funnel_svg, known_entries
 
 # The most finished dataset is what `load_dataset(folder)` without a config name should give.
-_DEFAULT_FIRST = ("pairs", "sft", "verified", "details", "generations", "questions", "scores")
+_DEFAULT_FIRST = ("pairs", "sft", "verified", "details", "generations", "questions", "audit", "scores")
 
 _SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
 
@@ -86,7 +86,9 @@ def dataset_card(
         ExcotError: the front matter of the existing card is not YAML.
     """
     front, body = parse_card(existing, where)
-    stages = {dataset: manifest["stages"][dataset] for dataset in in_order(list(manifest["stages"]))}
+    here = {dataset: manifest["stages"][dataset] for dataset in in_order(list(manifest["stages"]))}
+    # `load_dataset` fails on a config without rows, such as an audit that found nothing: then it is no config.
+    stages = {dataset: entry for dataset, entry in here.items() if entry["rows"]} or here
     known = known_entries(manifest)
     questions = known.get("questions", {})
     origin = _BENCHMARKS.get(questions.get("arguments", {}).get("benchmark"), _OWN)
@@ -100,7 +102,7 @@ def dataset_card(
         stages=stages,
         stage_of={dataset: (parse_name(dataset) or (dataset, 0))[0] for dataset in stages},
         default=_most_finished(stages),
-        elsewhere=[dataset for dataset in in_order(list(known)) if dataset not in stages],
+        elsewhere=[dataset for dataset in in_order(list(known)) if dataset not in here],
         outdated=_outdated(known),
         questions=questions,
         benchmark=origin,

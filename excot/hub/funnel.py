@@ -71,7 +71,7 @@ def deciding_rules(entries: dict[str, Entry]) -> list[str]:
 
 
 def _steps(questions: Entry, entries: dict[str, Entry]) -> Iterator[Step]:
-    made, judged, sft, pairs = (entries[stage] for stage in ROUNDED)
+    made, judged, sft, pairs = (entries[stage] for stage in ("generations", "verified", "sft", "pairs"))
     asked = made.get("rows", judged.get("rows", questions.get("rows")))
     if questions:
         yield Step("questions", "questions", questions["rows"], "", questions["rows"])

@@ -110,6 +110,7 @@ def _made(name: str, entry: Mapping[str, Any]) -> str:
         "questions": lambda: f"{arguments['benchmark']} {arguments['split']}",
         "generations": lambda: f"{entry['candidates']:,} answers by {entry['model']}",
         "verified": lambda: f"executed, {arguments['timeout']:g} s a statement",
+        "audit": lambda: "questions with a doubtful gold",
         "sft": lambda: f"{arguments['choose']} right answers by rule {arguments['rule']}",
         "pairs": lambda: f"{arguments['strategy']} by rule {arguments['rule']}",
         "details": lambda: f"{len(entry['systems'])} scored systems",

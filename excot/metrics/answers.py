@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ..builders.exclusion import Exclusion, read_exclusion
 from ..builders.verified import Files, find_files
 from ..config import GenerateConfig, ScoreConfig
 from ..errors import ExcotError
@@ -57,12 +58,17 @@ def find_answers(run: Run, config: ScoreConfig) -> Answers:
     """The answers that the options name; a model is asked first, into the run folder's ``generations``.
 
     Raises:
-        ExcotError: there are none, they do not fit the questions, or the databases are not there.
+        ExcotError: there are none, they do not fit the questions, the databases are not there, or all questions are
+            to be left out.
     """
+    exclusion = read_exclusion(config.exclude, run)
     if config.predictions:
-        return _from_file(run, config, Path(config.predictions))
-    files = _ask(run, config, config.model) if config.model else None
-    return _from_generations(Run(config.out), config, files)
+        answers = _from_file(run, config, Path(config.predictions), exclusion)
+    else:
+        files = _ask(run, config, config.model) if config.model else None
+        answers = _from_generations(Run(config.out), config, files, exclusion)
+    answers.arguments |= exclusion.arguments()
+    return answers
 
 
 def generation_options(config: ScoreConfig, model: str) -> GenerateConfig:
@@ -83,11 +89,12 @@ def _ask(run: Run, config: ScoreConfig, model: str) -> Files:
     return files
 
 
-def _from_file(run: Run, config: ScoreConfig, path: Path) -> Answers:
+def _from_file(run: Run, config: ScoreConfig, path: Path, exclusion: Exclusion) -> Answers:
     questions = list(run.read("questions", _COLUMNS))
     format, found = read_predictions(path, questions, config.format)
     files = _find_files(run, config, questions[: config.limit])
     questions = [question for question in questions[: config.limit] if files.paths[question["db_id"]]]
+    questions, left_out = _select(questions, exclusion, config)
     missing = [question["id"] for question in questions if question["id"] not in found]
     if missing:
         counts = (
@@ -109,11 +116,11 @@ def _from_file(run: Run, config: ScoreConfig, path: Path) -> Answers:
         databases=files,
         arguments={"predictions": file_hash(path)[:16], "format": format, "missing": config.missing},
         inputs={},
-        facts={"without_prediction": len(missing)},
+        facts={"without_prediction": len(missing), **left_out},
     )
 
 
-def _from_generations(run: Run, config: ScoreConfig, files: Files | None) -> Answers:
+def _from_generations(run: Run, config: ScoreConfig, files: Files | None, exclusion: Exclusion) -> Answers:
     if "generations" not in run.manifest["stages"]:
         raise ExcotError(
             f"{run.folder} has no answers to score",
@@ -123,7 +130,7 @@ def _from_generations(run: Run, config: ScoreConfig, files: Files | None) -> Ans
     made = entry["arguments"]
     rows = list(islice(run.read("generations", [*_COLUMNS, "candidates"]), config.limit))
     files = files or _find_files(run, config, rows)
-    questions = [row for row in rows if files.paths[row["db_id"]]]
+    questions, left_out = _select([row for row in rows if files.paths[row["db_id"]]], exclusion, config)
     if entry["failed"]:
         log.warning("%d questions were not answered: they count as wrong", len(entry["failed"]))
     if entry["note"]:
@@ -153,9 +160,21 @@ def _from_generations(run: Run, config: ScoreConfig, files: Files | None) -> Ans
             "prompt_id": entry["prompt_id"],
             "sampling": json.dumps({name: made[name] for name in _SAMPLING if name in made}),
             "note": entry["note"],
+            **left_out,
         },
         cut_off=cut_off,
     )
+
+
+def _select(
+    questions: list[dict[str, Any]], exclusion: Exclusion, config: ScoreConfig
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """The questions that are not to be left out, and how many are, if any may be."""
+    left_out = exclusion.facts(question["id"] for question in questions)
+    kept = [question for question in questions if question["id"] not in exclusion.ids]
+    if questions and not kept:
+        raise ExcotError(f"{config.exclude} leaves out all {len(questions):,} questions", "take lines out of it")
+    return kept, left_out
 
 
 def _shaped(predictions: list[Prediction]) -> list[Prediction]:

@@ -55,7 +55,10 @@ def score_run(config: ScoreConfig) -> str:
     questions = next(run.read("questions", ["benchmark", "split"]))
     if config.model_card:
         write_into_card(Path(config.model_card), **questions, row=row)
-    table = score_table(answers.system, " ".join(questions.values()), answers.source, scores)
+    source = answers.source
+    if "excluded" in answers.facts:
+        source += f"; {answers.facts['excluded']:,} questions are left out, by {config.exclude}"
+    table = score_table(answers.system, " ".join(questions.values()), source, scores)
     return f"{'already there: ' if there else ''}{table}\n\n{_afterwards(run, config, answers.system)}"
 
 
