@@ -10,6 +10,7 @@ from .database import (
     connect,
     describe,
     file_hash,
+    signature,
 )
 from .measure import Measured, Measures
 from .pool import available_cores, verify_all
@@ -40,5 +41,6 @@ __all__ = [
     "connect",
     "describe",
     "file_hash",
+    "signature",
     "verify_all",
 ]

@@ -29,6 +29,7 @@ _FORBIDDEN_FUNCTIONS = {"load_extension", "fts3_tokenizer", "readfile", "writefi
 # SQLite's own words, whole: a statement can bring any word of its own into a message ("no such column: interrupted").
 _TOO_LARGE = {"string or blob too big", "query string is too large", "database or disk is full"}
 _DATABASE_AT_FAULT = {
+    "database is locked",
     "database disk image is malformed",
     "disk I/O error",
     "file is not a database",
@@ -95,6 +96,8 @@ class Sandbox:
         self._denied: str | None = None
         self._connection = connect(path)
         self._connection.text_factory = self._decode
+        # Where somebody else has locked the file, waiting for it is not interrupted.
+        self._connection.execute(f"PRAGMA busy_timeout = {int(1000 * min(1.0, limits.seconds))}").close()
         self._connection.execute(f"PRAGMA hard_heap_limit = {limits.heap_bytes}").close()
         # A sort or a temporary index that outgrows its cache goes to a file without a name, as in the official
         # scripts: kept in memory it would meet that limit, and large golds that are right would be too large.
