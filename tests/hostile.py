@@ -140,5 +140,6 @@ HOSTILE = {
     "huge GLOB": ("SELECT '" + "a" * 20_000 + "' GLOB '" + "*a" * 30_000 + "'", "error"),
     # looking around
     "page statistics": ("SELECT count(*) > 0 FROM dbstat", "ok or error"),  # not in every build of SQLite
-    "statements": ("SELECT sql FROM sqlite_stmt", "ok or error"),
+    "statements": ("SELECT sql FROM sqlite_stmt", "refused or error"),
+    "how many statements": ("SELECT count(*) FROM (SELECT 1 FROM sqlite_stmt)", "refused or error"),
 }  # fmt: skip

@@ -23,6 +23,9 @@ GOLD_STATUSES = {"ok", "empty", "error", "timeout", "too_large"}
 SLACK = 2.0
 """Seconds past its limit after which every statement must be over."""
 
+START = 5.0
+"""Seconds that starting a worker may take."""
+
 
 @dataclass(frozen=True)
 class Database:
@@ -108,9 +111,18 @@ def check(tasks: Iterable[Task], processes: int, folders: list[Path]) -> Finding
 
     began = time.monotonic()
     try:
+        late = []
         for id, verdict in verify_all(note(), processes):
             task, since = drawn.pop(id)
-            _look_at(task, verdict, time.monotonic() - since, findings)
+            if time.monotonic() - since > _patience(task):
+                late.append(task)
+            _look_at(task, verdict, findings)
+        # On a busy machine a worker may take seconds to start: what is late for a reason of its own is so again.
+        for task in late:
+            since = time.monotonic()
+            list(verify_all([task], 1))
+            if time.monotonic() - since > _patience(task) + START:
+                findings.faults.append(f"{task.id}: no verdict for {time.monotonic() - since:.2f} s: {task!r}")
     except Exception as error:
         at = [(task.id, task.gold, task.candidates) for task, _ in drawn.values()]
         findings.faults.append(f"verify_all failed: {error!r} while it was at {at!r}")
@@ -135,7 +147,13 @@ def disagreements(first: Findings, second: Findings, tasks: Iterable[Task]) -> l
     return found
 
 
-def _look_at(task: Task, verdict: Verdict, wall: float, findings: Findings) -> None:
+def _patience(task: Task) -> float:
+    """Seconds until the verdict: each statement may be executed twice, as `test_suite` compares another result."""
+    executions = 2 * (len(task.candidates) + (len(task.gold) > 20))
+    return executions * (task.limits.seconds + SLACK)
+
+
+def _look_at(task: Task, verdict: Verdict, findings: Findings) -> None:
     limit = task.limits.seconds
     findings.statements += len(task.candidates)
     findings.counts.update(outcome.status for outcome in verdict.candidates)
@@ -158,9 +176,6 @@ def _look_at(task: Task, verdict: Verdict, wall: float, findings: Findings) -> N
         if outcome.seconds is not None:
             findings.slowest = max(findings.slowest, outcome.seconds - limit)
             expect(outcome.seconds <= limit + SLACK, f"{outcome.seconds:.2f} s", sql)
-    # Every statement may be executed a second time: what `test_suite` compares is another result.
-    executions = 2 * (len(task.candidates) + (len(task.gold) > 20))
-    expect(wall <= executions * (limit + SLACK), f"verdict after {wall:.2f} s", task.candidates[0])
 
 
 def _contents(folders: list[Path]) -> dict[str, str]:

@@ -26,6 +26,7 @@ _HAS_SETLIMIT = hasattr(sqlite3.Connection, "setlimit")  # Python 3.11; before t
 _INSTRUCTIONS_BETWEEN_CLOCK_READINGS = 1_000
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _FORBIDDEN_FUNCTIONS = {"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"}
+_FORBIDDEN_TABLES = {"sqlite_stmt"}  # it holds what the connection has been used for, not what the database holds
 # SQLite's own words, whole: a statement can bring any word of its own into a message ("no such column: interrupted").
 _TOO_LARGE = {"string or blob too big", "query string is too large", "database or disk is full"}
 _DATABASE_AT_FAULT = {
@@ -189,7 +190,10 @@ class Sandbox:
         return time.perf_counter() > self._deadline
 
     def _authorize(self, action: int, first: str | None, second: str | None, *_: Any) -> int:
-        if action in _ALLOWED and not (action == sqlite3.SQLITE_FUNCTION and second in _FORBIDDEN_FUNCTIONS):
+        forbidden = (action == sqlite3.SQLITE_FUNCTION and second in _FORBIDDEN_FUNCTIONS) or (
+            action == sqlite3.SQLITE_READ and first.lower() in _FORBIDDEN_TABLES
+        )
+        if action in _ALLOWED and not forbidden:
             return sqlite3.SQLITE_OK
         # Opening a virtual table (json_each, FTS) declares its columns, which SQLite calls an update of sqlite_master;
         # a real update of that table it refuses by itself. FTS5 also asks whether the file has changed.
@@ -203,7 +207,7 @@ class Sandbox:
     def _explain(self, exception: BaseException) -> tuple[Status, str]:
         message = str(exception) or type(exception).__name__
         # The full-text tables ask for more than they need and live with the refusal: what counts is the message.
-        if self._denied is not None and "authoriz" in message:
+        if self._denied is not None and ("authoriz" in message or "prohibited" in message):
             return "refused", f"{message} ({self._denied})"
         if isinstance(exception, TooLarge) or message in _TOO_LARGE:
             return "too_large", message
@@ -230,6 +234,6 @@ _ACTION_NAMES = {
         "ALTER_TABLE ANALYZE ATTACH CREATE_INDEX CREATE_TABLE CREATE_TEMP_INDEX CREATE_TEMP_TABLE "
         "CREATE_TEMP_TRIGGER CREATE_TEMP_VIEW CREATE_TRIGGER CREATE_VIEW CREATE_VTABLE DELETE DETACH DROP_INDEX "
         "DROP_TABLE DROP_TEMP_INDEX DROP_TEMP_TABLE DROP_TEMP_TRIGGER DROP_TEMP_VIEW DROP_TRIGGER DROP_VIEW "
-        "DROP_VTABLE FUNCTION INSERT PRAGMA REINDEX SAVEPOINT TRANSACTION UPDATE"
+        "DROP_VTABLE FUNCTION INSERT PRAGMA READ REINDEX SAVEPOINT TRANSACTION UPDATE"
     ).split()
 }
