@@ -66,7 +66,7 @@ def test_the_checks_see_what_is_wrong(folders, monkeypatch):
     assert "status 'gone'" in faults(status="gone")[0]
     assert "ok, error 'x'" in faults(error="x")[0]
     assert "ok with None rows" in faults(rows=None)[0]
-    assert "3.00 s" in faults(seconds=3.0)[0]
+    assert "2.80 s over its limit" in faults(seconds=3.0)[0]
 
     def dropping(tasks, processes):
         list(tasks)

@@ -129,9 +129,13 @@ def _long(random: Random, table: str) -> str:
     )
 
 
-def _doubling(random: Random, table: str) -> str:
-    count = random.randrange(3, 30)
-    steps = ", ".join(f"c{number + 1} AS (SELECT 1 FROM c{number}, c{number})" for number in range(count))
+def _chained(random: Random, table: str) -> str:
+    """Common table expressions that each name the one before, once or twice."""
+    once = ["SELECT 1 FROM {}", "SELECT * FROM {} UNION SELECT 1", "SELECT * FROM {} LIMIT 9", "SELECT max(1) FROM {}"]
+    step, count = random.choice(
+        [(random.choice(once), size(random, 6_000)), ("SELECT 1 FROM {0}, {0}", size(random, 40))]
+    )
+    steps = ", ".join(f"c{number + 1} AS ({step.format(f'c{number}')})" for number in range(count))
     return f"WITH c0 AS (SELECT 1 FROM {table}), {steps} SELECT * FROM c{count}"
 
 
@@ -144,5 +148,5 @@ BOMBS: list[Callable[[Random, str], str]] = [
     _large,
     _patterns,
     _long,
-    _doubling,
+    _chained,
 ]

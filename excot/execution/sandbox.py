@@ -62,7 +62,7 @@ class Limits:
     result_bytes: int = 200_000_000
     value_bytes: int = 4_000_000
     row_bytes: int = 64_000_000
-    sql_bytes: int = 1_000_000
+    sql_bytes: int = 100_000
     heap_bytes: int = 64_000_000
 
 
