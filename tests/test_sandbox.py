@@ -62,7 +62,7 @@ def hasty(database):
         ("VALUES (1), (2)", [(1,), (2,)]),
         ("SELECT [a] 'alias' FROM `t` WHERE \"a\" = 1; -- the end", [(1,)]),
         ("SELECT 9223372036854775807, 9223372036854775808", [(2**63 - 1, 2.0**63)]),
-        ("SELECT count(*) FROM sqlite_master WHERE type = 'view'", [(1,)]),
+        ("SELECT count(*) FROM sqlite_master WHERE type = 'view'", [(2,)]),
         ("SELECT * FROM t WHERE a > 9", []),
     ],
 )  # fmt: skip
