@@ -95,6 +95,7 @@ class Sandbox:
         self.path, self.limits = Path(path), limits
         self._deadline = 0.0
         self._denied: str | None = None
+        self._share = limits.row_bytes  # of each column of the current statement
         self._connection = connect(path)
         self._connection.text_factory = self._decode
         # Where somebody else has locked the file, waiting for it is not interrupted.
@@ -102,7 +103,6 @@ class Sandbox:
         self._connection.execute(f"PRAGMA hard_heap_limit = {limits.heap_bytes}").close()
         # A sort or a temporary index that outgrows its cache goes to a file without a name, as in the official
         # scripts: kept in memory it would meet that limit, and large golds that are right would be too large.
-        self._share = limits.row_bytes  # of each column of the current statement
         if _HAS_SETLIMIT:
             self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.value_bytes)
             self._connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, limits.sql_bytes)
@@ -152,7 +152,7 @@ class Sandbox:
         if columns * self.limits.value_bytes > self.limits.row_bytes and _HAS_SETLIMIT:
             cursor.close()  # before its first row is fetched
             self._limit_values(columns)
-            cursor = self._execute(sql)
+            return self._execute(sql)
         self._share = self.limits.row_bytes // columns
         return cursor
 
@@ -169,6 +169,7 @@ class Sandbox:
         self._connection.close()
 
     def _limit_values(self, columns: int) -> None:
+        self._share = self.limits.row_bytes // columns
         if _HAS_SETLIMIT:
             most = self.limits.value_bytes
             # Not less than an eighth: a sort of wide rows makes one value of each.
