@@ -8,8 +8,20 @@ from __future__ import annotations
 FOREVER = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
 ENDLESS = f"{FOREVER} SELECT count(*) FROM c"
 # Many seconds inside one call of one SQLite function, during which SQLite never asks for the time.
-STUCK = "SELECT instr(replace(hex(zeroblob(2400000)), '0', 'a'), replace(hex(zeroblob(1200000)), '0', 'a') || 'b')"
+# Only somebody outside of the process can end these.
+STUCK = "SELECT instr(replace(hex(zeroblob(1900000)), '0', 'a'), replace(hex(zeroblob(900000)), '0', 'a') || 'b')"
+UNINTERRUPTED = {
+    "instr": STUCK,
+    "printf": "SELECT printf('%.*c', 2000000000, 'x')",
+    "replace": "SELECT replace(hex(zeroblob(1900000)), hex(zeroblob(900000)) || '1', '')",
+}
 CROSS = "number p, number q, number r, number s"
+
+
+def chain(length: int) -> str:
+    return ", ".join(f"c{i + 1} AS (SELECT x FROM c{i} UNION SELECT 1)" for i in range(length))
+
+
 DOUBLING = ", ".join(f"c{i + 1} AS (SELECT 1 FROM c{i}, c{i})" for i in range(25))
 
 HOSTILE = {
@@ -105,18 +117,33 @@ HOSTILE = {
     "explain query plan": ("EXPLAIN QUERY PLAN SELECT * FROM t", "ok"),
     "explain of a write": ("EXPLAIN DELETE FROM t", "refused"),
     # depth and length
-    "deep parentheses": ("SELECT " + "(" * 50_000 + "1" + ")" * 50_000, "error"),
-    "deep negation": ("SELECT " + "NOT " * 50_000 + "1", "error"),
+    "deep parentheses": ("SELECT " + "(" * 40_000 + "1" + ")" * 40_000, "error"),
+    "deep negation": ("SELECT " + "NOT " * 20_000 + "1", "error"),
     "deep subqueries": ("SELECT * FROM (" * 5_000 + "SELECT 1" + ")" * 5_000, "error"),
-    "deep sum": ("SELECT " + "1+" * 50_000 + "1", "error"),
-    "deep case": ("SELECT " + "CASE WHEN 1 THEN " * 5_000 + "1" + " END" * 5_000, "error"),
+    "deep sum": ("SELECT " + "1+" * 40_000 + "1", "error"),
+    "deep case": ("SELECT " + "CASE WHEN 1 THEN " * 4_000 + "1" + " END" * 4_000, "error"),
     "many columns": ("SELECT " + ",".join("1" * 3_000), "error"),
     "many unions": ("SELECT 1" + " UNION SELECT 1" * 5_000, "error"),
     "many joins": ("SELECT * FROM " + ",".join("t" * 100), "error"),
     "common table expressions that double": (f"WITH c0 AS (SELECT 1), {DOUBLING} SELECT * FROM c25", "too_large"),
     "ten megabytes": ("SELECT '" + "x" * 10_000_000 + "'", "too_large"),
     "ten megabytes of comment": ("SELECT 1 /*" + "x" * 10_000_000 + "*/", "too_large"),
-    "long list": ("SELECT a FROM t WHERE a IN (" + ",".join(map(str, range(100_000))) + ")", "ok"),
+    "long list": ("SELECT a FROM t WHERE a IN (" + ",".join(map(str, range(15_000))) + ")", "ok"),
+    "longer list": ("SELECT a FROM t WHERE a IN (" + ",".join(map(str, range(100_000))) + ")", "too_large"),
+    "all columns": ("SELECT " + ",".join("1" * 2_000), "ok"),
+    "all columns in every order": ("SELECT " + ",".join("1" * 2_000) + " ORDER BY " + ",".join("1" * 2_000), "ok"),
+    "many terms": ("SELECT a FROM t WHERE " + " OR ".join(["a = 1"] * 10_000), "error"),
+    "many rows": ("VALUES " + ",".join(["(1, 2)"] * 12_000), "ok"),
+    "many arguments": ("SELECT coalesce(" + ",".join(["NULL"] * 200) + ")", "error"),
+    "deep functions": ("SELECT " + "abs(" * 5_000 + "1" + ")" * 5_000, "error"),
+    "deep scalar subqueries": ("SELECT " + "(SELECT " * 5_000 + "1" + ")" * 5_000, "error"),
+    "deep EXISTS": ("SELECT " + "EXISTS (SELECT " * 5_000 + "1" + ")" * 5_000, "error"),
+    "deep WITH": ("WITH x AS (" * 2_000 + "SELECT 1" + ") SELECT * FROM x" * 2_000, "error"),
+    "deep joins": ("SELECT 1 FROM t " + "JOIN (t " * 2_000 + ")" * 2_000, "error"),
+    # It would overflow SQLite's stack, and with it end the process, if statements could be longer.
+    "a chain of common table expressions": (f"WITH c0 AS (SELECT 1 AS x), {chain(9_000)} SELECT * FROM c9000",
+                                            "too_large"),
+    "a shorter chain": (f"WITH c0 AS (SELECT 1 AS x), {chain(2_000)} SELECT * FROM c2000", "too_large"),
     # memory
     "zeroblob": ("SELECT zeroblob(2000000000)", "too_large"),
     "randomblob": ("SELECT randomblob(2000000000)", "too_large"),
@@ -125,7 +152,26 @@ HOSTILE = {
     "replace": ("SELECT replace(hex(zeroblob(10000)), '0', hex(zeroblob(50000)))", "too_large"),
     "group_concat": ("SELECT group_concat(hex(zeroblob(500000 + n))) FROM number", "too_large"),
     "doubling": ("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x || x FROM c) SELECT max(x) FROM c", "too_large"),
-    "distinct": ("SELECT DISTINCT hex(zeroblob(500000)) || n FROM number", "ok"),
+    "distinct": ("SELECT DISTINCT hex(zeroblob(120000)) || n FROM number", "ok or timeout"),
+    "printf of a width": ("SELECT length(printf('%2000000000d', 1))", "ok or too_large"),
+    "format of a width": ("SELECT length(format('%*s', 2000000000, 'x'))", "ok or too_large"),
+    "printf of a precision": ("SELECT length(printf('%.2000000000f', 1)) > 0", "ok or too_large"),
+    "quote": ("SELECT quote(zeroblob(3000000))", "too_large"),
+    "a text that takes four times its length": ("SELECT hex(zeroblob(1900000)) || char(128512)", "ok"),
+    "many of them": ("SELECT " + ",".join(["hex(zeroblob(600000)) || char(128512)"] * 14), "too_large"),
+    "a blob in every column": ("SELECT " + ",".join(["zeroblob(4000000)"] * 2_000), "too_large"),
+    "a literal in every column": (f"SELECT {','.join('v' * 2_000)} FROM (SELECT '{'x' * 90_000}' AS v LIMIT 1)",
+                                  "too_large"),
+    "group_concat of much": ("SELECT group_concat(p.n || hex(zeroblob(100))) FROM number p, number q", "too_large"),
+    "JSON of much": ("SELECT json_group_array(json_array(p.n, hex(zeroblob(100)))) FROM number p, number q",
+                     "too_large"),
+    "JSON that is long": ("SELECT count(*) FROM json_each('[' || replace(hex(zeroblob(1500000)), '00', '1,') || '1]')",
+                          "ok"),
+    "JSON that is deep": ("SELECT json('" + "[" * 40_000 + "]" * 40_000 + "')", "error"),
+    "JSON that is as deep as it may be": ("SELECT count(*) FROM json_tree('" + "[" * 900 + "]" * 900 + "')", "ok"),
+    "an array in an array": ("WITH RECURSIVE c(x) AS (SELECT '[1]' UNION ALL SELECT json_array(json(x), json(x)) "
+                             "FROM c) "
+                             "SELECT max(length(x)) FROM c", "too_large"),
     # time
     "endless count": (ENDLESS, "timeout"),
     "endless rows": (f"{FOREVER} SELECT x FROM c", "timeout"),
@@ -136,9 +182,59 @@ HOSTILE = {
     "cross join of a window": (f"SELECT sum(p.n) OVER (ORDER BY q.n) FROM {CROSS}", "timeout"),
     "cross join LIKE": (f"SELECT count(*) FROM {CROSS} WHERE p.n || q.n || r.n || s.n LIKE '%1%2%3%x'", "timeout"),
     "subquery a row": (f"SELECT (SELECT count(*) FROM {CROSS} WHERE p.n > t.a) FROM t", "timeout"),
+    "window over everything": ("SELECT sum(p.n) OVER (ORDER BY p.n ROWS BETWEEN UNBOUNDED PRECEDING "
+                               "AND UNBOUNDED FOLLOWING EXCLUDE TIES) FROM number p, number q", "timeout"),
+    "window that looks back": ("SELECT max(p.n) OVER (ROWS BETWEEN 80000 PRECEDING "
+                               "AND 1 FOLLOWING EXCLUDE CURRENT ROW) "
+                               "FROM number p, number q", "timeout"),
+    "group_concat of everything": (f"SELECT group_concat(p.n || '-' || q.n || '-' || r.n) FROM {CROSS}", "timeout"),
+    "sort of everything": (f"SELECT p.n, q.n, r.n FROM {CROSS} ORDER BY r.n * q.n - p.n", "timeout"),
+    "sort of chance": (f"SELECT randomblob(100) FROM {CROSS} ORDER BY random()", "timeout"),
+    "groups of everything": (f"SELECT count(*) FROM {CROSS} GROUP BY p.n, q.n, r.n", "timeout"),
+    "intersection of everything": (f"SELECT p.n, q.n, r.n, s.n FROM {CROSS} INTERSECT SELECT 0, 0, 0, 0", "timeout"),
+    "natural joins": ("SELECT count(*) FROM number p NATURAL JOIN number q NATURAL JOIN (SELECT 1 AS n) r", "ok"),
+    "LIKE with ESCAPE": ("SELECT '" + "a" * 9_000 + "' LIKE '" + "%_a" * 9_000 + "b' ESCAPE '!'", "ok"),
+    "GLOB of classes": ("SELECT '" + "a" * 9_000 + "' GLOB '" + "*[a-z]" * 8_000 + "b'", "ok"),
     "huge LIKE": ("SELECT '" + "a" * 20_000 + "' LIKE '" + "%a" * 20_000 + "b'", "ok"),
     "huge GLOB": ("SELECT '" + "a" * 20_000 + "' GLOB '" + "*a" * 30_000 + "'", "error"),
+    # what is not there, and what is strange
+    "REGEXP": ("SELECT 'a' REGEXP '(a+)+$'", "error"),
+    "MATCH outside of a full-text table": ("SELECT b FROM t WHERE b MATCH 'x'", "error"),
+    "unknown collation": ("SELECT b FROM t ORDER BY b COLLATE nowhere", "error"),
+    "view over a missing table": ("SELECT * FROM broken", "error"),
+    "view that is deep": ("SELECT * FROM named a, named b, named c, named d, broken", "error"),
+    "generate_series": ("SELECT count(*) FROM generate_series(1, 1000000000000)", "error or timeout"),
+    "fts5 vocabulary": ("CREATE VIRTUAL TABLE temp.v USING fts5vocab(main, five, row)", "refused"),
+    "fts5 query that is deep": ("SELECT * FROM five WHERE five MATCH '" + "(" * 9_000 + "fox" + ")" * 9_000 + "'",
+                                "error or ok"),
+    "fts5 query that is long": ("SELECT * FROM five WHERE five MATCH '" + " OR ".join(["f*"] * 9_000) + "'",
+                                "error or ok"),
+    "fts3 query that is deep": ("SELECT * FROM three WHERE three MATCH '" + "(" * 9_000 + "fox" + ")" * 9_000 + "'",
+                                "error or ok"),
+    "fts3 query that is long": ("SELECT * FROM three WHERE three MATCH '" + " OR ".join(["f*"] * 900) + "'",
+                                "error or ok"),
+    "bad UTF-8": ("SELECT CAST(x'c328ff00e2828' || x'f0' AS TEXT)", "error"),
+    "bad UTF-8 that is read": ("SELECT CAST(x'c328ff00e282' AS TEXT), unicode(CAST(x'ff' AS TEXT)), char(55296)",
+                               "ok"),
+    "no characters": ("SELECT unicode(''), char(), char(-1, 1114112, 2147483647), substr('abc', -9223372036854775807)",
+                      "ok"),
+    "big numbers": (f"SELECT {'9' * 5_000}, 1e999, -1e999, -9223372036854775809, 0x7fffffffffffffff, 1e-400", "ok"),
+    "bigger hexadecimal": ("SELECT 0x10000000000000000", "error"),
+    "division by nothing": ("SELECT 1 / 0, 1 % 0, 1.0 / 0, -9223372036854775808 / -1, -9223372036854775808 % -1",
+                            "ok"),
+    "shifts": ("SELECT 1 << 9223372036854775807, 1 << -9223372036854775808, -1 >> 64", "ok"),
+    "LIMIT of nothing": ("SELECT * FROM t LIMIT -1 OFFSET 9223372036854775807", "ok"),
+    "LIMIT of text": ("SELECT * FROM t LIMIT 'x'", "error"),
+    "dates beyond the end": ("SELECT date('9999-12-31', '+1 day'), datetime(1e300), "
+                              "strftime('%s', 'now', '+999999999 years')",
+                             "ok"),
+    "quotes": ("SELECT 'a''b', \"a\", `a`, [a], x'' FROM t", "ok"),
+    "a quote that is not closed": ("SELECT \"a FROM t", "error"),
+    "a comment in a comment": ("SELECT /* /* */ 1 */", "error"),
+    "white space of another kind": ("SELECT\u00a01", "error"),
+    "characters of another width": ("\uff33\uff25\uff2c\uff25\uff23\uff34 1", "error"),
     # looking around
     "page statistics": ("SELECT count(*) > 0 FROM dbstat", "ok or error"),  # not in every build of SQLite
-    "statements": ("SELECT sql FROM sqlite_stmt", "ok or error"),
+    "statements": ("SELECT sql FROM sqlite_stmt", "refused or error"),
+    "how many statements": ("SELECT count(*) FROM (SELECT 1 FROM sqlite_stmt)", "refused or error"),
 }  # fmt: skip

@@ -17,6 +17,7 @@ SCHEMA = """
     CREATE TABLE document (id INTEGER PRIMARY KEY, json TEXT);
     INSERT INTO document VALUES (1, '{"tags": ["x", "y"]}'), (2, '{"tags": []}');
     CREATE VIEW named AS SELECT a, upper(b) AS name FROM t;
+    CREATE VIEW broken AS SELECT x FROM gone;
     CREATE INDEX by_b ON t (b);
     CREATE TRIGGER after_delete AFTER DELETE ON t BEGIN DELETE FROM number; END;
     CREATE VIRTUAL TABLE five USING fts5 (body);

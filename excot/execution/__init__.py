@@ -11,7 +11,7 @@ from .database import (
     connect,
     describe,
 )
-from .files import file_hash, known_hash
+from .files import file_hash, known_hash, signature
 from .measure import Measured, Measures
 from .pool import available_cores, verify_all
 from .preview import Preview
@@ -45,5 +45,6 @@ __all__ = [
     "describe",
     "file_hash",
     "known_hash",
+    "signature",
     "verify_all",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import platform
+import socket
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -95,14 +96,22 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     if ray.is_initialized():
         return ray, False
     try:
+        _knock(address)
         ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         where = f"at {address}" if address else "that this machine is part of"
         raise ExcotError(
             f"there is no Ray cluster {where} ({' '.join(str(error).split())[:200]})",
             "start one with `ray start --head`, or give --address HOST:PORT",
         ) from None
     return ray, True
+
+
+def _knock(address: str | None) -> None:
+    """See that somebody listens there, which Ray itself would wait minutes for."""
+    host, _, port = (address or "").rpartition(":")
+    if host and "/" not in host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _cores(ray: Any) -> int:

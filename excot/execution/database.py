@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -161,17 +162,16 @@ def describe(path: str | Path) -> list[Table]:
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
+    mode = _status(path).st_mode
+    if stat.S_ISDIR(mode):
         raise DatabaseError(f"database {path} is a folder", "put the .sqlite file there instead")
+    if not stat.S_ISREG(mode):  # to open a pipe is to wait for whoever writes into it
+        raise DatabaseError(f"database {path} is no regular file (mode {stat.filemode(mode)})", "check the path")
     try:
         with open(path, "rb") as file:
             start = file.read(len(_HEADER))
-    except FileNotFoundError:
-        raise MissingDatabase(
-            f"database {path} does not exist", "check the path, or unpack the benchmark again"
-        ) from None
     except OSError as error:
-        raise DatabaseError(f"database {path} cannot be read ({error.strerror})", "check its permissions") from None
+        raise _unreadable(path, error) from None
     if not start:
         raise DatabaseError(f"database {path} is empty (0 bytes)", "copy or unpack the file again")
     if start != _HEADER:
@@ -179,6 +179,21 @@ def _check_file(path: Path) -> None:
         raise DatabaseError(
             f"database {path} is not a SQLite file (it begins with {seen!r})", "copy or unpack it again"
         )
+
+
+def _status(path: str | Path) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str | Path, error: Exception) -> DatabaseError:
+    if isinstance(error, FileNotFoundError):
+        return MissingDatabase(f"database {path} does not exist", "check the path, or unpack the benchmark again")
+    reason = getattr(error, "strerror", None) or error
+    remedy = "check its permissions" if isinstance(error, PermissionError) else "check the path"
+    return DatabaseError(f"database {path} cannot be read ({reason})", remedy)
 
 
 def _columns(connection: sqlite3.Connection, table: str, sampled: bool) -> tuple[Column, ...]:

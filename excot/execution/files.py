@@ -20,18 +20,18 @@ def signature(path: Path) -> Signature | None:
     for file in (path, *logs(path)):
         try:
             status = os.stat(file)
-        except OSError:
+        except (OSError, ValueError):
             if file is path:
                 return None
             continue  # the log has gone since
-        found += [status.st_size, status.st_mtime_ns, status.st_ino]
+        found += [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
     return tuple(found)
 
 
 def logs(path: Path) -> list[Path]:
     """The write-ahead log or rollback journal beside a database, which can hold rows that its file does not."""
     beside = (path.with_name(path.name + suffix) for suffix in ("-wal", "-journal"))
-    return [log for log in beside if log.exists()]
+    return [log for log in beside if os.path.exists(log)]
 
 
 def file_hash(path: str | Path) -> str:

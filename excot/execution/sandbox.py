@@ -1,18 +1,18 @@
 """One statement on one SQLite database, safely: read-only, bounded in time and memory, nothing left behind.
 
 What it covers: the file is opened read-only and immutable; an authorizer lets a statement read, select, call functions
-and recurse, and nothing else; one statement at a time; wall time, the length of a value and SQLite's own memory are
-limited. What it does not cover: a single step that SQLite never interrupts (one very long function call). Those are
-ended from outside by the process pool, in whose workers sandboxes live (``pool.py``).
+and recurse, and nothing else; one statement at a time; wall time, the length of a value and of a row, and SQLite's own
+memory are limited. What it does not cover: a single step that SQLite never interrupts (one very long function call).
+Those are ended from outside by the process pool, in whose workers sandboxes live (``pool.py``).
 """
 
 from __future__ import annotations
 
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -23,13 +23,16 @@ from .volatile import VOLATILE_FUNCTIONS, is_volatile
 T = TypeVar("T")
 Status = Literal["ok", "error", "timeout", "too_large", "refused"]
 
+_HAS_SETLIMIT = hasattr(sqlite3.Connection, "setlimit")  # Python 3.11; before that the heap limit alone bounds a value
 _INSTRUCTIONS_BETWEEN_CLOCK_READINGS = 1_000
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 _FORBIDDEN_FUNCTIONS = {"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"}
+_FORBIDDEN_TABLES = {"sqlite_stmt"}  # it holds what the connection has been used for, not what the database holds
 # SQLite's own words, whole: a statement can bring any word of its own into a message ("no such column: interrupted").
 _TOO_LARGE = {"string or blob too big", "query string is too large", "database or disk is full"}
 _NOT_UTF8 = "Could not decode to UTF-8"  # the beginning of what Python's sqlite3 says of a value
 _DATABASE_AT_FAULT = {
+    "database is locked",
     "database disk image is malformed",
     "disk I/O error",
     "file is not a database",
@@ -46,17 +49,23 @@ class Limits:
         rows: rows of a gold result that are kept; a candidate never keeps more than its gold has.
         result_bytes: bytes of a gold result that are kept, estimated.
         value_bytes: length of one value (and of one row inside SQLite).
+        row_bytes: memory of one row as Python holds it. Each column has an equal share, which no text may exceed: the
+            values of a row with more than ``row_bytes / value_bytes`` columns have to be shorter.
         sql_bytes: length of the statement.
         heap_bytes: memory of SQLite in one process; large sorts and temporary indices go to a file. It holds for the
             whole process from the first sandbox on, and SQLite lets later ones only lower it.
+
+    Whoever reads rows and keeps none needs, at the worst, ``heap_bytes`` and twice ``row_bytes``: SQLite's values, the
+    row that is being made of them, and the one before it.
     """
 
     seconds: float = 5.0
     rows: int = 1_000_000
     result_bytes: int = 200_000_000
-    value_bytes: int = 10_000_000
-    sql_bytes: int = 1_000_000
-    heap_bytes: int = 200_000_000
+    value_bytes: int = 4_000_000
+    row_bytes: int = 64_000_000
+    sql_bytes: int = 100_000
+    heap_bytes: int = 64_000_000
 
 
 class _NotUtf8(Exception):
@@ -104,11 +113,15 @@ class Sandbox:
         self._deadline = 0.0
         self._denied: str | None = None
         self._functions: set[str] = set()
+        self._replaces = False  # whether text that is not UTF-8 has been met
+        self._share = limits.row_bytes  # of each column of the current statement
         self._connection = connect(path)
+        # Where somebody else has locked the file, waiting for it is not interrupted.
+        self._connection.execute(f"PRAGMA busy_timeout = {int(1000 * min(1.0, limits.seconds))}").close()
         self._connection.execute(f"PRAGMA hard_heap_limit = {limits.heap_bytes}").close()
         # A sort or a temporary index that outgrows its cache goes to a file without a name, as in the official
         # scripts: kept in memory it would meet that limit, and large golds that are right would be too large.
-        if hasattr(self._connection, "setlimit"):  # Python 3.11; before that the heap limit alone bounds a value
+        if _HAS_SETLIMIT:
             self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.value_bytes)
             self._connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, limits.sql_bytes)
             self._connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
@@ -129,9 +142,7 @@ class Sandbox:
         try:
             return self._run(sql, read)
         except _NotUtf8:
-            # Replacement instead of an error or a loss: what cannot be decoded is the same for gold and candidate. A
-            # database without such text is spared it: it takes longer than all else there is to reading a value.
-            self._connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+            self._replaces = True
             self._on_restart()
             return self._run(sql, read)
 
@@ -140,6 +151,8 @@ class Sandbox:
         self._deadline = started + self.limits.seconds
         self._denied = None
         self._functions.clear()
+        self._connection.text_factory = self._decode
+        self._limit_values(columns=1)
         status: Status = "ok"
         value, error, cursor = None, None, None
         try:
@@ -158,6 +171,24 @@ class Sandbox:
         return Execution(status, value, error, time.perf_counter() - started, volatile)
 
     def _begin(self, sql: str) -> sqlite3.Cursor:
+        cursor = self._execute(sql)
+        columns = len(cursor.description)
+        # A value that a statement names in 2,000 columns SQLite may hold once, and Python makes 2,000 copies of it.
+        # If it is a literal, SQLite does not even look at its length.
+        if columns * sys.getsizeof(sql) > self.limits.row_bytes:
+            cursor.close()
+            raise TooLarge(f"a statement of {len(sql):,} characters with {columns:,} columns")
+        if columns * self.limits.value_bytes > self.limits.row_bytes and _HAS_SETLIMIT:
+            cursor.close()  # before its first row is fetched
+            self._limit_values(columns)
+            return self._execute(sql)
+        self._share = self.limits.row_bytes // columns
+        if 4 * columns * self.limits.value_bytes <= self.limits.row_bytes and not self._replaces:
+            # No text can be too large for its share: Python's own decoding, which takes a third of the time, will do.
+            self._connection.text_factory = str
+        return cursor
+
+    def _execute(self, sql: str) -> sqlite3.Cursor:
         try:
             cursor = self._connection.execute(sql)
         except (ValueError, OverflowError, RecursionError) as error:  # text that is no SQL: NULs, lone surrogates
@@ -169,6 +200,25 @@ class Sandbox:
     def close(self) -> None:
         self._connection.close()
 
+    def _limit_values(self, columns: int) -> None:
+        self._share = self.limits.row_bytes // columns
+        if _HAS_SETLIMIT:
+            most = self.limits.value_bytes
+            # Not less than an eighth: a sort of wide rows makes one value of each.
+            length = min(most, max(self.limits.row_bytes // columns, most // 8))
+            self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, length)
+
+    def _decode(self, raw: bytes) -> str:
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            # Replacement instead of an error or a loss: what cannot be decoded is the same for gold and candidate.
+            text = raw.decode(errors="replace")
+        # One character that takes four bytes makes every other one of the text take four in Python.
+        if 4 * len(raw) > self._share and sys.getsizeof(text) > self._share:
+            raise TooLarge(f"a text of {len(text):,} characters takes {sys.getsizeof(text):,} bytes")
+        return text
+
     def _out_of_time(self) -> bool:
         return time.perf_counter() > self._deadline
 
@@ -176,9 +226,10 @@ class Sandbox:
         if action == sqlite3.SQLITE_FUNCTION:
             if second in VOLATILE_FUNCTIONS:
                 self._functions.add(second)
-            if second not in _FORBIDDEN_FUNCTIONS:
-                return sqlite3.SQLITE_OK
-        elif action in _ALLOWED:
+            allowed = second not in _FORBIDDEN_FUNCTIONS
+        else:
+            allowed = action in _ALLOWED and not (action == sqlite3.SQLITE_READ and first.lower() in _FORBIDDEN_TABLES)
+        if allowed:
             return sqlite3.SQLITE_OK
         # Opening a virtual table (json_each, FTS) declares its columns, which SQLite calls an update of sqlite_master;
         # a real update of that table it refuses by itself. FTS5 also asks whether the file has changed.
@@ -194,7 +245,7 @@ class Sandbox:
         if message.startswith(_NOT_UTF8):
             raise _NotUtf8 from None
         # The full-text tables ask for more than they need and live with the refusal: what counts is the message.
-        if self._denied is not None and "authoriz" in message:
+        if self._denied is not None and ("authoriz" in message or "prohibited" in message):
             return "refused", f"{message} ({self._denied})"
         if isinstance(exception, TooLarge) or message in _TOO_LARGE:
             return "too_large", message
@@ -221,6 +272,6 @@ _ACTION_NAMES = {
         "ALTER_TABLE ANALYZE ATTACH CREATE_INDEX CREATE_TABLE CREATE_TEMP_INDEX CREATE_TEMP_TABLE "
         "CREATE_TEMP_TRIGGER CREATE_TEMP_VIEW CREATE_TRIGGER CREATE_VIEW CREATE_VTABLE DELETE DETACH DROP_INDEX "
         "DROP_TABLE DROP_TEMP_INDEX DROP_TEMP_TABLE DROP_TEMP_TRIGGER DROP_TEMP_VIEW DROP_TRIGGER DROP_VIEW "
-        "DROP_VTABLE FUNCTION INSERT PRAGMA REINDEX SAVEPOINT TRANSACTION UPDATE"
+        "DROP_VTABLE FUNCTION INSERT PRAGMA READ REINDEX SAVEPOINT TRANSACTION UPDATE"
     ).split()
 }
