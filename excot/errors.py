@@ -14,6 +14,10 @@ class ExcotError(Exception):
         self.remedy = " ".join(remedy.split())
         super().__init__(f"{self.problem}: {self.remedy}" if self.remedy else self.problem)
 
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """From one process to another both parts stay what they are."""
+        return type(self), (self.problem, self.remedy)
+
 
 def import_error(package: str, extra: str) -> ExcotError:
     """The error for an optional library that is not installed, with the exact line that installs it."""

@@ -234,7 +234,7 @@ def test_databases_may_have_moved(tmp_path: Path) -> None:
     assert judge(out, databases=str(tmp_path / "elsewhere"))[0]["candidates"][0]["matches"]["set"]
 
 
-def test_a_damaged_database_stops_the_stage_and_what_is_finished_is_kept(tmp_path: Path, executed: list[str]) -> None:
+def test_a_damaged_database_fails_the_stage_once_all_others_are_finished(tmp_path: Path, executed: list[str]) -> None:
     data = make_data(tmp_path / "data", 3)
     zoo = data / "database" / "zoo" / "zoo.sqlite"
     whole = zoo.read_bytes()
@@ -246,8 +246,11 @@ def test_a_damaged_database_stops_the_stage_and_what_is_finished_is_kept(tmp_pat
     manifest.write_text(manifest.read_text().replace(hashlib.sha256(whole).hexdigest(), file_hash(zoo)))
     with pytest.raises(ExcotError, match=r"database .*zoo.sqlite cannot be read \(database disk image is malformed\)"):
         judge(out)
-    assert executed == ["data-train-0000", "data-train-0001"]
     assert not (Path(out) / "verified").exists()
+    executed.clear()
+    with pytest.raises(ExcotError, match="malformed"):
+        judge(out)
+    assert executed == ["data-train-0001"]  # the others were executed all the same
 
 
 # -- going on

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from excot.execution import Limits, Measures, Task, Verdict, describe, file_hash, verify_all
+from excot.execution import Limits, Measures, Task, Verdict, describe, file_hash, verify_all, work
 
 from .grammar import Grammar
 from .mutations import Mutations
@@ -106,15 +106,17 @@ def check(tasks: Iterable[Task], processes: int, folders: list[Path]) -> Finding
 
     def note() -> Iterator[Task]:
         for task in tasks:
-            drawn[task.id] = task, time.monotonic()
+            # A task that is drawn waits for one of those that are with the workers.
+            patience = _patience(task) + max((_patience(other) for other, _ in drawn.values()), default=0.0)
+            drawn[task.id] = task, time.monotonic() + patience
             yield task
 
     began = time.monotonic()
     try:
         late = []
-        for id, verdict in verify_all(note(), processes):
-            task, since = drawn.pop(id)
-            if time.monotonic() - since > _patience(task) or _slowest(task, verdict) > SLACK:
+        for id, verdict in _without_looking_ahead(note(), processes):
+            task, until = drawn.pop(id)
+            if time.monotonic() > until or _slowest(task, verdict) > SLACK:
                 late.append(task)
             else:
                 findings.slowest = max(findings.slowest, _slowest(task, verdict))
@@ -137,6 +139,15 @@ def check(tasks: Iterable[Task], processes: int, folders: list[Path]) -> Finding
         if before.get(name) != after.get(name):
             findings.faults.append(f"{name} has changed: {before.get(name)} before, {after.get(name)} after")
     return findings
+
+
+def _without_looking_ahead(tasks: Iterable[Task], processes: int) -> Iterator[tuple[str, Verdict]]:
+    """`verify_all`, drawing a task only when one has been taken, so that the time since then can be judged."""
+    ahead, work.AHEAD_TASKS = work.AHEAD_TASKS, 1
+    try:
+        yield from verify_all(tasks, processes)
+    finally:
+        work.AHEAD_TASKS = ahead
 
 
 def disagreements(first: Findings, second: Findings, tasks: Iterable[Task]) -> list[str]:

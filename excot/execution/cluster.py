@@ -58,7 +58,8 @@ def verify_on_cluster(
 
     Raises:
         ExcotError: there is no cluster, a node has other versions, or pieces of work have failed again and again.
-        DatabaseError: a database is missing, damaged, or changed meanwhile. Verdicts yielded before stay valid.
+        DatabaseError: databases are missing, damaged, or have changed meanwhile. It is raised at the end, after the
+            verdicts of all tasks on other databases.
     """
     ray, ours = _connect(address)
     execute = ray.remote(max_retries=_RETRIES, num_cpus=1)(_execute)
@@ -68,16 +69,24 @@ def verify_on_cluster(
         while True:
             yield from work.draw(_DRAW_FOR)
             for piece in _pieces(work, _AHEAD * _cores(ray) - len(running)):
-                hashes = _known(work, piece)
+                try:
+                    hashes = _hashes(work, piece)
+                except DatabaseError as error:
+                    work.give_up(piece, error)
+                    continue
                 running[execute.remote(_placed(piece.task), piece.known, hashes, fetch, _versions)] = piece
             if work.exhausted and not running:
                 work.check()
                 return
             ready, _ = ray.wait([*running], timeout=0 if work.wants_more else _LOOK) if running else ([], [])
             for reference in ready:
-                piece = running.pop(reference)
-                _take_in(piece, *_result(ray, reference))
-                yield from work.done(piece)
+                piece, verdicts = running.pop(reference), []
+                try:
+                    _take_in(piece, *_result(ray, reference))
+                    verdicts = work.done(piece)
+                except DatabaseError as error:
+                    work.give_up(piece, error)
+                yield from verdicts
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
@@ -135,7 +144,7 @@ def _pieces(work: Work, room: int) -> Iterator[Piece]:
     yield from pieces
 
 
-def _known(work: Work, piece: Piece) -> list[str]:
+def _hashes(work: Work, piece: Piece) -> list[str]:
     databases = piece.job.question.databases
     hashes = work.hashes(databases)
     if hashes is None:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from ..errors import ExcotError
 from .cache import Cache
+from .database import DatabaseError
 from .verify import GOLD, GoldOutcome, Known, Outcome, Task, Verdict
 from .work import Job, Piece, Work
 from .worker import BEACON_SIZE, READY, STARTING, read_beacon, write_beacon, write_end
@@ -54,7 +55,8 @@ def verify_all(
         The task's id and its verdict.
 
     Raises:
-        DatabaseError: a database is missing or damaged, or changed meanwhile. Verdicts yielded before stay valid.
+        DatabaseError: databases are missing or damaged, or have changed meanwhile. It is raised at the end, after the
+            verdicts of all tasks on other databases.
         ExcotError: workers cannot be started at all, or die without executing anything.
         ValueError: ``processes`` is less than one.
     """
@@ -96,10 +98,16 @@ class Pool:
                     work.check()
                     return
                 for worker in _ready(busy, wait_for_them=not work.wants_more):
-                    if worker.step():
-                        busy.remove(worker)
-                        self._idle.append(worker)
-                        yield from work.done(worker.piece)
+                    verdicts = []
+                    try:
+                        if not worker.step():
+                            continue
+                        verdicts = work.done(worker.piece)
+                    except DatabaseError as error:
+                        work.give_up(worker.piece, error)
+                    busy.remove(worker)
+                    self._idle.append(worker)
+                    yield from verdicts
         finally:
             for worker in busy:
                 worker.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import named
 from .compare import Matches
 from .database import DatabaseError
 from .files import Signature, known_hash, logs, signature
@@ -48,6 +49,7 @@ class Job:
         statements: what is to be executed.
         found: the outcomes, by the statements' places.
         pieces: how many runs of the statements are with workers.
+        failed: whether its database cannot be used.
     """
 
     question: Question
@@ -57,6 +59,7 @@ class Job:
     statements: list[str] = field(default_factory=list)
     found: dict[int, Outcome] = field(default_factory=dict)
     pieces: int = 0
+    failed: bool = False
     _places: dict[str, int] = field(default_factory=dict)
     _members: list[tuple[str, list[str]]] = field(default_factory=list)
     _doubtful: bool = False
@@ -180,6 +183,7 @@ class Work:
         self._hashes: dict[_Databases, list[str] | None] = {}
         self._held = self._held_bytes = 0
         self._failure: Exception | None = None
+        self._unusable: dict[_Databases, DatabaseError] = {}
         self.exhausted = False
 
     @property
@@ -199,19 +203,25 @@ class Work:
             if job is None:
                 self.exhausted = True
                 return
-            if job.finished:  # nothing was left to execute
+            if job.finished and not job.failed:  # nothing was left to execute
                 yield from job.verdicts()
             if time.monotonic() > until:
                 return
 
     def check(self) -> None:
-        """Raise what went wrong while tasks were drawn, once all that came before is done."""
+        """Raise what went wrong, once all is done that could be."""
         if self._failure is not None:
             raise self._failure
+        if self._unusable:
+            first, *others = self._unusable.values()
+            more = f" (and {len(others)} more databases: {named([str(key[0]) for key in [*self._unusable][1:]])})"
+            raise type(first)(first.problem + (more if others else ""), first.remedy)
 
     def _enter(self, task: Task) -> Job:
         question = Question(task.databases, statement_key(task.gold), task.limits, task.measures)
         statements = [statement_key(candidate) for candidate in task.candidates]
+        if task.databases in self._unusable:
+            return Job(question, failed=True)
         waiting = self._waiting.get(task.databases, {})
         job = waiting.get(question)
         if job is None:
@@ -269,21 +279,31 @@ class Work:
         job = jobs.pop(question)
         if not jobs:
             del self._waiting[near]
-        self._held -= len(job._members)
-        self._held_bytes -= sum(map(len, job.statements))
+        self._release(job)
         job.pieces = 1
         return Piece(job, 0, len(job.statements))
 
-    def done(self, piece: Piece) -> Iterator[tuple[str, Verdict]]:
-        """Take a finished piece back; yields the verdicts of its job's tasks where it was the last.
+    def give_up(self, piece: Piece, error: DatabaseError) -> None:
+        """Take back a piece whose database cannot be used, with all that waits for it; `check` raises the error."""
+        databases = piece.job.question.databases
+        piece.job.failed = True
+        self._unusable.setdefault(databases, error)
+        for job in self._waiting.pop(databases, {}).values():
+            self._release(job)
+
+    def done(self, piece: Piece) -> list[tuple[str, Verdict]]:
+        """Take a finished piece back.
+
+        Returns:
+            The verdicts of its job's tasks where it was the last one.
 
         Raises:
             DatabaseError: the database is no longer what it was when its first task was drawn.
         """
         job = piece.job
         job.pieces -= 1
-        if job.pieces:
-            return
+        if job.pieces or job.failed:
+            return []
         for path in job.question.databases:
             if signature(path) != self._signatures[path]:
                 state = "changed" if path.exists() else "disappeared"
@@ -294,7 +314,12 @@ class Work:
         hashes = self._hashes.get(job.question.databases)
         if self._cache is not None and hashes and job.gold is not None:
             self._cache.remember(job.question, hashes, job.gold, job.gold_rows, job.new())
-        yield from job.verdicts()
+        return list(job.verdicts())
+
+    def _release(self, job: Job) -> None:
+        """A job waits no longer."""
+        self._held -= len(job._members)
+        self._held_bytes -= sum(map(len, job.statements))
 
     def _size(self, databases: _Databases) -> int:
         return sum(sizes[0] for path in databases if (sizes := self._signatures[path]))
