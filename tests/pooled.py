@@ -15,7 +15,8 @@ from excot.execution import pool
 from excot.execution.compare import Matches
 from excot.execution.pool import verify_all
 from excot.execution.sandbox import Limits
-from excot.execution.verify import GOLD, Task, Verdict, Verifier
+from excot.execution.task import GOLD, Task, Verdict
+from excot.execution.verify import Verifier
 
 ALL, NOTHING = Matches(True, True, True, True), Matches()
 HASTE = Limits(seconds=0.3)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from excot.execution.compare import Matches
 from excot.execution.sandbox import Limits
-from excot.execution.verify import GOLD, GoldOutcome, Outcome, Task, Verifier
+from excot.execution.task import GOLD, GoldOutcome, Outcome, Task
+from excot.execution.verify import Verifier
 
 NOTHING = Matches()
 ALL = Matches(True, True, True, True)

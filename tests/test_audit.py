@@ -21,7 +21,7 @@ from excot.builders.verified import verify
 from excot.config import AuditConfig, PairsConfig, SftConfig, VerifyConfig
 from excot.errors import ExcotError
 from excot.execution import Measures, Task, Verifier
-from excot.execution.verify import GOLD
+from excot.execution.task import GOLD
 from excot.run import Run
 
 STOCK = """

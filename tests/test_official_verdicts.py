@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from excot.execution.pool import verify_all
-from excot.execution.verify import Task, Verdict
+from excot.execution.task import Task, Verdict
 
 Cell = tuple[int, str]  # question_id, system
 

@@ -21,7 +21,7 @@ from excot.execution import pool, work
 from excot.execution.compare import Matches
 from excot.execution.pool import GRACE, verify_all
 from excot.execution.sandbox import Limits
-from excot.execution.verify import Task
+from excot.execution.task import Task
 from excot.execution.worker import BEACON_SIZE, read_beacon
 
 

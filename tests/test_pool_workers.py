@@ -21,7 +21,7 @@ from excot.execution import pool
 from excot.execution.database import DatabaseError, MissingDatabase
 from excot.execution.pool import verify_all
 from excot.execution.sandbox import Limits
-from excot.execution.verify import GOLD, Task
+from excot.execution.task import GOLD, Task
 from excot.execution.worker import ADDRESS_SPACE, STARTING, TEMPORARY_FILE, read_beacon
 
 

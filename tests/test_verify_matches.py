@@ -12,7 +12,8 @@ from singers import ALL, NOTHING, SINGERS, Verified
 
 from excot.execution.compare import Matches
 from excot.execution.sandbox import Limits
-from excot.execution.verify import GOLD, Task, Verifier
+from excot.execution.task import GOLD, Task
+from excot.execution.verify import Verifier
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from .cache import Cache
 from .database import DatabaseError
 from .files import known_hash
 from .pool import Pool
-from .verify import GoldOutcome, Known, Outcome, Task, Verdict
+from .task import GoldOutcome, Known, Outcome, Task, Verdict
 from .work import Piece, Work
 
 Fetch = Callable[[str, str], Path]

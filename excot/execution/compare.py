@@ -64,7 +64,9 @@ class GoldRows:
         return Counter(map(self.signature, self.rows))
 
 
-def compare(gold: GoldRows, rows: Iterable[Row], *, ordered: bool, suite_ordered: bool) -> tuple[Matches, int]:
+def compare(
+    gold: GoldRows, rows: Iterable[Row], *, ordered: bool, suite_ordered: bool, only_suite: bool = False
+) -> tuple[Matches, int]:
     """Read a candidate's rows until it is sure which comparators match.
 
     Never more rows are kept than the gold has, and reading stops at the first row that no comparator can forgive.
@@ -74,6 +76,7 @@ def compare(gold: GoldRows, rows: Iterable[Row], *, ordered: bool, suite_ordered
         rows: the candidate's rows, in its order; read lazily.
         ordered: whether row order matters to ``ordered``.
         suite_ordered: whether row order matters to ``test_suite``.
+        only_suite: whether ``test_suite`` is all that is asked for; then the others may be false where they match.
 
     Returns:
         The matches, and how many rows were read.
@@ -93,15 +96,16 @@ def compare(gold: GoldRows, rows: Iterable[Row], *, ordered: bool, suite_ordered
     # And most that are wrong differ in their first row already, which is none of the gold's in any order of columns.
     if row not in gold.counts and gold.signature(row) not in gold.signatures:
         return Matches(), position + 1
-    return _compare_from(gold, position, chain((row,), rows), ordered, suite_ordered)
+    return _compare_from(gold, position, chain((row,), rows), ordered, suite_ordered, only_suite)
 
 
 def _compare_from(
-    gold: GoldRows, position: int, rows: Iterator[Row], ordered: bool, suite_ordered: bool
+    gold: GoldRows, position: int, rows: Iterator[Row], ordered: bool, suite_ordered: bool, only_suite: bool
 ) -> tuple[Matches, int]:
     """Go on where the first ``position`` rows were the gold's own and the next one is not."""
     expected, counts, signature, signatures = gold.rows, gold.counts, gold.signature, gold.signatures
-    set_alive = bag_alive = suite_alive = True
+    set_alive = bag_alive = not only_suite
+    suite_alive = True
     kept = list(expected[:position])
     seen, seen_signatures = Counter(kept), Counter(map(signature, kept))
     read = position

@@ -23,7 +23,7 @@ from pathlib import Path
 from ..errors import ExcotError
 from .cache import Cache
 from .database import DatabaseError
-from .verify import GOLD, GoldOutcome, Known, Outcome, Task, Verdict
+from .task import GOLD, GoldOutcome, Known, Outcome, Task, Verdict
 from .work import Job, Piece, Work
 from .worker import BEACON_SIZE, READY, STARTING, read_beacon, write_beacon, write_end
 

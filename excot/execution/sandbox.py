@@ -24,6 +24,8 @@ T = TypeVar("T")
 Status = Literal["ok", "error", "timeout", "too_large", "refused"]
 
 _HAS_SETLIMIT = hasattr(sqlite3.Connection, "setlimit")  # Python 3.11; before that the heap limit alone bounds a value
+_MAPPED = 128 << 20  # bytes of the file that SQLite reads in place: a sixth less time on a database of 500 MB
+_SOON = 0.05  # s; a first row that comes sooner is not missed
 _INSTRUCTIONS_BETWEEN_CLOCK_READINGS = 1_000
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 _FORBIDDEN_FUNCTIONS = {"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"}
@@ -61,7 +63,7 @@ class Limits:
 
     seconds: float = 5.0
     rows: int = 1_000_000
-    result_bytes: int = 200_000_000
+    result_bytes: int = 100_000_000
     value_bytes: int = 4_000_000
     row_bytes: int = 64_000_000
     sql_bytes: int = 100_000
@@ -115,14 +117,16 @@ class Sandbox:
         self._functions: set[str] = set()
         self._replaces = False  # whether text that is not UTF-8 has been met
         self._share = limits.row_bytes  # of each column of the current statement
+        self._length = 0  # of a value, as SQLite was told
         self._connection = connect(path)
         # Where somebody else has locked the file, waiting for it is not interrupted.
         self._connection.execute(f"PRAGMA busy_timeout = {int(1000 * min(1.0, limits.seconds))}").close()
+        self._connection.execute(f"PRAGMA mmap_size = {_MAPPED}").close()
         self._connection.execute(f"PRAGMA hard_heap_limit = {limits.heap_bytes}").close()
         # A sort or a temporary index that outgrows its cache goes to a file without a name, as in the official
         # scripts: kept in memory it would meet that limit, and large golds that are right would be too large.
         if _HAS_SETLIMIT:
-            self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.value_bytes)
+            self._limit_values(columns=1)
             self._connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, limits.sql_bytes)
             self._connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         self._connection.set_authorizer(self._authorize)
@@ -179,9 +183,13 @@ class Sandbox:
             cursor.close()
             raise TooLarge(f"a statement of {len(sql):,} characters with {columns:,} columns")
         if columns * self.limits.value_bytes > self.limits.row_bytes and _HAS_SETLIMIT:
-            cursor.close()  # before its first row is fetched
             self._limit_values(columns)
-            return self._execute(sql)
+            # SQLite has made the first row, under the longer limit. Where that took long it is not made again: then
+            # only the limit of the process's memory is between a row of giants and the machine.
+            if self._deadline - time.perf_counter() > self.limits.seconds - _SOON:
+                cursor.close()
+                return self._execute(sql)
+            return cursor
         self._share = self.limits.row_bytes // columns
         if 4 * columns * self.limits.value_bytes <= self.limits.row_bytes and not self._replaces:
             # No text can be too large for its share: Python's own decoding, which takes a third of the time, will do.
@@ -206,7 +214,9 @@ class Sandbox:
             most = self.limits.value_bytes
             # Not less than an eighth: a sort of wide rows makes one value of each.
             length = min(most, max(self.limits.row_bytes // columns, most // 8))
-            self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, length)
+            if length != self._length:
+                self._length = length
+                self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, length)
 
     def _decode(self, raw: bytes) -> str:
         try:

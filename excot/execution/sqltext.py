@@ -49,6 +49,18 @@ def without_distinct(sql: str) -> str:
     )
 
 
+_SELECT_DISTINCT = re.compile(r"select\s+distinct\b", re.IGNORECASE)
+
+
+def loses_duplicates_only(sql: str) -> bool:
+    """Whether DISTINCT, removed, leaves the result's set of rows as it is: certain only of one in the first SELECT.
+
+    There, only LIMIT comes after it.
+    """
+    lowered = sql.lower()
+    return bool(_SELECT_DISTINCT.match(sql)) and lowered.count("distinct") == 1 and "limit" not in lowered
+
+
 def mentions_order_by(sql: str) -> bool:
     """Whether ``order by`` occurs anywhere in the text: Spider's official test for a result whose order matters."""
     return "order by" in sql.lower()

@@ -15,7 +15,7 @@ from .files import Signature, known_hash, logs, signature
 from .measure import Measures
 from .sandbox import Limits
 from .sqltext import statement_key
-from .verify import GoldOutcome, Known, Outcome, Task, Verdict
+from .task import GoldOutcome, Known, Outcome, Task, Verdict
 
 if TYPE_CHECKING:
     from .cache import Cache

@@ -15,7 +15,8 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
-from .verify import GOLD, Verifier
+from .task import GOLD
+from .verify import Verifier
 
 READY = "ready"
 """A worker's first message, sent once it can take tasks."""
@@ -23,7 +24,7 @@ READY = "ready"
 STARTING = -2
 """What the beacon shows until then, where a statement's place stands later."""
 
-ADDRESS_SPACE = 2 << 30
+ADDRESS_SPACE = 1 << 30
 """Bytes of address space of one worker: the operating system's word where SQLite's own limits did not hold."""
 
 TEMPORARY_FILE = 1 << 30

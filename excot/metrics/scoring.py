@@ -67,7 +67,7 @@ def score(
         extras: what else to measure: ``soft_f1``, ``ves``, ``r_ves``.
         timeout: seconds for one statement; an answer and its gold have as much each.
         repetitions: how often ``ves`` and ``r_ves`` time each statement; less where that would take more than
-            ``excot.execution.verify.TIMING_BUDGET`` times ``timeout``.
+            ``excot.execution.judge.TIMING_BUDGET`` times ``timeout``.
         processes: worker processes; one for each core by default. Times are steadier with fewer than there are cores.
         cache: whether outcomes are taken from earlier runs, and kept for later ones (``excot.execution.cache``).
         on_progress: called with the questions done and the questions there are.
