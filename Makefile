@@ -40,7 +40,7 @@ clean:
 # torch by its exact version first: a range would bring CUDA's packages along.
 .venv/dev: .venv/base
 	$(PIP) torch==2.13.0
-	$(PIP) --editable '.[train,deepspeed,metric,app,dev]'
+	$(PIP) --editable '.[train,deepspeed,metric,app,ray,dev]'
 	touch $@
 
 # A folder of its own: vLLM wants older versions than training does. Nothing is compiled but what is imported.

@@ -21,7 +21,13 @@ TRAINING = (ROOT / "docs" / "training.md").read_text("utf-8")
 GENERATION = (ROOT / "docs" / "generation.md").read_text("utf-8")
 AUDIT = (ROOT / "docs" / "audit.md").read_text("utf-8")
 HUB = (ROOT / "docs" / "hub.md").read_text("utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+VERIFICATION = (ROOT / "docs" / "verification.md").read_text("utf-8")
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "benchmarks" / "README.md",
+]
 
 
 def blocks(language: str, page: str = README) -> list[str]:
@@ -89,7 +95,7 @@ def test_the_page_of_the_hub_shows_what_is_printed(tmp_path: Path) -> None:
         assert run_console(HUB, tmp_path, **hub.environment(tmp_path / "home")) == 3
 
 
-PAGES_OF_COMMANDS = (README, TRAINING, HUB, GENERATION, AUDIT)
+PAGES_OF_COMMANDS = (README, TRAINING, HUB, GENERATION, VERIFICATION, AUDIT)
 
 
 @pytest.mark.parametrize("line", [line for page in PAGES_OF_COMMANDS for line in commands(page)])
@@ -154,7 +160,7 @@ def test_the_python_of_the_readme_compiles_and_its_names_exist() -> None:
         exec(imports, {})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.name}")
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), target

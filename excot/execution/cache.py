@@ -78,7 +78,7 @@ class Cache:
         self._connection: sqlite3.Connection | None = None
         self._owner = 0
         self._latest: tuple[bytes, float, Recalled | None] | None = None
-        self._pending: dict[bytes, bytes] = {}
+        self._pending: dict[bytes, _Entry] = {}
         self._used: set[bytes] = set()
         self._written = time.monotonic()
         self._broken = False
@@ -117,8 +117,7 @@ class Cache:
             return
         seconds = question.limits.seconds
         lasting = {sql: (seconds, _plain(outcome)) for sql, outcome in outcomes.items() if outcome.lasts != "once"}
-        entry = _merged(self._entry(key), (seconds, astuple(gold), gold_rows, lasting))
-        self._pending[key] = _sealed(entry)
+        self._pending[key] = _merged(self._pending.get(key), (seconds, astuple(gold), gold_rows, lasting))
         self._latest = None
         if len(self._pending) >= _PENDING or time.monotonic() - self._written > _WRITE_EVERY:
             self.write()
@@ -145,15 +144,15 @@ class Cache:
         self.close()
 
     def _entry(self, key: bytes) -> _Entry | None:
-        value = self._pending.get(key)
-        if value is None:
-            found = self._try(lambda connection: _found(connection, key))
-            if found is None:
-                return None
-            value, day = found
-            if day != _today():
-                self._used.add(key)
-        return _opened(value)
+        pending = self._pending.get(key)
+        found = self._try(lambda connection: _found(connection, key))
+        if found is None:
+            return pending
+        value, day = found
+        if day != _today():
+            self._used.add(key)
+        entry = _opened(value)
+        return entry if pending is None else _merged(entry, pending)
 
     def _try(self, act: Callable[[sqlite3.Connection], T]) -> T | None:
         """Do something with the file; ``None`` where that cannot be done."""
@@ -206,10 +205,9 @@ class Cache:
     def _write(self, connection: sqlite3.Connection) -> None:
         today = _today()
         with _transaction(connection):
-            for key, value in self._pending.items():
-                known = _found(connection, key)  # another process may have been here meanwhile
-                if known and (before := _opened(known[0])):
-                    value = _sealed(_merged(before, _opened(value)))
+            for key, entry in self._pending.items():
+                known = _found(connection, key)  # also what another process has written meanwhile
+                value = _sealed(_merged(known and _opened(known[0]), entry))
                 connection.execute("REPLACE INTO entry VALUES (?, ?, ?)", (key, value, today))
             for key in self._used:
                 connection.execute("UPDATE entry SET day = ? WHERE key = ?", (today, key))

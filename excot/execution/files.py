@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -47,7 +48,12 @@ def known_hash(path: Path) -> str:
     """`file_hash` of a file that is read once in this process, as long as it looks the same.
 
     Databases have gigabytes, and a stage asks for their hashes more than once.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file: reading a pipe would wait for whoever writes into it.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     seen = signature(path)
     if seen is None or (path, seen) not in _hashes:
         found = file_hash(path)
