@@ -76,6 +76,22 @@ class LongStageConfig(StageConfig):
 
 
 @dataclass(kw_only=True)
+class ExecutingConfig(StageConfig):
+    """What the stages have in common that execute statements."""
+
+    databases: str | None = option(
+        None, "the databases folder, if not where the questions found it", affects_output=False
+    )
+    timeout: float = option(5.0, "seconds that one statement may take")
+    processes: int | None = option(None, "worker processes; one for each core by default", affects_output=False)
+    no_cache: bool = option(False, "execute everything, whatever earlier runs have found", affects_output=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, timeout=0.001, processes=1)
+
+
+@dataclass(kw_only=True)
 class QuestionsConfig(StageConfig):
     """Read a benchmark's questions, or your own, and describe their databases."""
 
@@ -191,15 +207,9 @@ class GenerateConfig(LongStageConfig, RoundConfig):
 
 
 @dataclass(kw_only=True)
-class VerifyConfig(LongStageConfig, RoundConfig):
+class VerifyConfig(ExecutingConfig, LongStageConfig, RoundConfig):
     """Run every answer's SQL and compare its result with the gold's."""
 
-    databases: str | None = option(
-        None, "the databases folder, if not where the questions found it", affects_output=False
-    )
-    timeout: float = option(5.0, "seconds that one statement may take")
-    processes: int | None = option(None, "worker processes; one for each core by default", affects_output=False)
-    no_cache: bool = option(False, "execute everything, whatever earlier runs have found", affects_output=False)
     engine: Literal["local", "ray"] = option(
         "local", "where statements run: on this machine, or on a Ray cluster", affects_output=False
     )
@@ -214,7 +224,6 @@ class VerifyConfig(LongStageConfig, RoundConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, timeout=0.001, processes=1)
         if self.engine == "local" and (self.address or self.databases_repo):
             raise ExcotError("--address and --databases-repo are for --engine ray", "give --engine ray too")
         if self.engine == "ray" and self.processes:
@@ -224,22 +233,16 @@ class VerifyConfig(LongStageConfig, RoundConfig):
 
 
 @dataclass(kw_only=True)
-class AuditConfig(RoundConfig):
+class AuditConfig(ExecutingConfig, RoundConfig):
     """List the questions whose gold SQL looks wrong, with the evidence."""
 
     majority: float = option(0.667, "what share of the answers that ran must agree against the gold: more than this")
     votes: int = option(3, "how many answers at least must agree against the gold")
     slow: float = option(1.0, "seconds from which a gold counts as slow")
-    timeout: float = option(5.0, "seconds that one statement may take")
-    databases: str | None = option(
-        None, "the databases folder, if not where the questions found it", affects_output=False
-    )
-    processes: int | None = option(None, "worker processes; one for each core by default", affects_output=False)
-    no_cache: bool = option(False, "execute everything, whatever earlier runs have found", affects_output=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, majority=0, votes=1, slow=0, timeout=0.001, processes=1)
+        at_least(self, majority=0, votes=1, slow=0)
         at_most(self, majority=0.99)
 
 
@@ -289,7 +292,7 @@ class PairsConfig(SelectiveConfig, RoundConfig):
 
 
 @dataclass(kw_only=True)
-class ScoreConfig(SelectiveConfig, LongStageConfig):
+class ScoreConfig(SelectiveConfig, ExecutingConfig, LongStageConfig):
     """Score a file of predictions, a model, or the run's own generations, by executing every answer."""
 
     predictions: str | None = option(
@@ -310,11 +313,6 @@ class ScoreConfig(SelectiveConfig, LongStageConfig):
     )
     repetitions: int = option(100, "how often ves and r_ves time each statement")
     timeout: float = option(30.0, "seconds that one statement may take")
-    databases: str | None = option(
-        None, "the databases folder, if not where the questions found it", affects_output=False
-    )
-    processes: int | None = option(None, "worker processes; one for each core by default", affects_output=False)
-    no_cache: bool = option(False, "execute everything, whatever earlier runs have found", affects_output=False)
     model_card: str | None = option(
         None, "a model's folder, into whose README.md the results are written as metadata", affects_output=False
     )
@@ -337,7 +335,7 @@ class ScoreConfig(SelectiveConfig, LongStageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, repetitions=1, timeout=0.001, processes=1)
+        at_least(self, repetitions=1)
         at_least(self, n=1, temperature=0, top_p=0, max_tokens=1, concurrency=1, batch_size=1)
         at_most(self, top_p=1)
         if self.predictions and self.model:

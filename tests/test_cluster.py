@@ -35,6 +35,7 @@ class Nodes:
     """A Ray cluster on this machine: a head, and nodes that come and go."""
 
     def __init__(self) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -127,34 +128,30 @@ def test_a_killed_command_goes_on_where_it_was(nodes, tmp_path):
     assert "12 questions" in again.stdout
 
 
-def test_a_database_is_fetched_by_its_hash_where_its_path_leads_nowhere(nodes, database, tmp_path):
-    store, path = tmp_path / "store.sqlite", tmp_path / "gone.sqlite"
-    shutil.copy(database, store)
-    shutil.copy(database, path)
-    known = {file_hash(store): store}
+def test_a_database_is_fetched_by_its_hash_where_a_node_has_not_got_it(nodes, database, tmp_path, monkeypatch):
+    elsewhere = shutil.copy(database, tmp_path / "elsewhere.sqlite")
+    known = {file_hash(elsewhere): elsewhere}
 
     def fetch(sha256: str, name: str) -> Path:
-        assert name == "gone.sqlite"
+        assert name == "numbers.sqlite"
         return known[sha256]
 
-    tasks = [replace(task, databases=(path,)) for task in mixed_tasks(database)[:4]]
+    def placed(task: Task) -> Task:
+        return replace(task, databases=(tmp_path / "nowhere" / "numbers.sqlite",))
+
+    tasks = mixed_tasks(database)[:6]
     expected = verdicts(tasks, 1)
-
-    def vanishing() -> Iterator[Task]:
-        """Hashed here, and then hidden from the nodes."""
-        yield from tasks
-        os.rename(path, tmp_path / "hidden")
-        os.symlink(database.parent / "numbers.sqlite", path)
-
-    other = tmp_path / "other.sqlite"
-    other.write_bytes(database.read_bytes() + bytes(4096))
-    located = cluster._locate(other, file_hash(store), fetch=lambda sha256, name: known[sha256])
-    assert located == store
+    monkeypatch.setattr(cluster, "_placed", placed)  # as if the nodes had another disk
     assert on_cluster(nodes, tasks, fetch=fetch) == expected
-    with pytest.raises(DatabaseError, match=r"has not got database .*gone.sqlite \(no such file\): put the databases"):
-        cluster._locate(tmp_path / "nowhere" / "gone.sqlite", file_hash(store), None)
-    with pytest.raises(DatabaseError, match=r"has not got database .*other.sqlite \(another file there\)"):
-        cluster._locate(other, file_hash(store), None)
+    with pytest.raises(
+        DatabaseError, match=r"has not got database .*numbers.sqlite \(no such file\): put the databases"
+    ):
+        on_cluster(nodes, tasks)
+    (tmp_path / "nowhere").mkdir()
+    (tmp_path / "nowhere" / "numbers.sqlite").write_bytes(database.read_bytes() + bytes(4096))
+    with pytest.raises(DatabaseError, match=r"has not got database .*numbers.sqlite \(another file there\)"):
+        on_cluster(nodes, tasks)
+    assert on_cluster(nodes, tasks, fetch=fetch) == expected
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ import pytest
 from chain import make_database
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_compare import model_of_test_suite
 
 from excot.execution import Cache, Limits, Matches, Task, Verdict
 from excot.execution.pool import Pool
@@ -74,29 +74,15 @@ def judge(task: Task, candidate: str, gold: list[tuple] | None) -> tuple[str, Ma
         set=set(rows) == set(gold),
         multiset=multiset,
         ordered=multiset and (rows == gold or not re.search(r"ORDER BY \w+( DESC)?$", task.gold)),
-        test_suite=all(
-            equal_in_some_order_of_columns(
-                execute(path, task.gold.replace("DISTINCT", "")),
-                execute(path, candidate.replace("DISTINCT", "")),
-                ordered="order by" in task.gold.lower(),
-            )
-            for path in task.databases
-        ),
+        test_suite=all(suite_holds_on(path, task.gold, candidate) for path in task.databases),
     )
 
 
-def equal_in_some_order_of_columns(gold: list[tuple] | None, rows: list[tuple] | None, ordered: bool) -> bool:
-    if gold is None or rows is None or len(gold) != len(rows):
+def suite_holds_on(path: Path, gold: str, candidate: str) -> bool:
+    expected, rows = (execute(path, sql.replace("DISTINCT", "")) for sql in (gold, candidate))
+    if expected is None or rows is None:
         return False
-    if not gold:
-        return True
-    if len(gold[0]) != len(rows[0]):
-        return False
-    for order in permutations(range(len(gold[0]))):
-        permuted = [tuple(row[index] for index in order) for row in rows]
-        if permuted == gold if ordered else Counter(permuted) == Counter(gold):
-            return True
-    return False
+    return model_of_test_suite(expected, rows, ordered="order by" in gold.lower())
 
 
 def execute(path: Path, sql: str) -> list[tuple] | None:

@@ -204,8 +204,7 @@ class _Worker:
 
     def give(self, piece: Piece) -> None:
         self.piece = piece
-        self.task = piece.task
-        self.databases = self.task.databases
+        self.databases = piece.job.question.databases
         self._deaths: Counter[int] = Counter()
         self._given = time.monotonic()
         self._send_task()
@@ -305,6 +304,7 @@ class _Worker:
         return False
 
     def _send_task(self) -> None:
+        self.task = self.piece.task  # which is less than before, where others have taken over a part
         if self._ready:
             write_beacon(self._beacon, GOLD)
         write_end(self._beacon, self.piece.size)
