@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from singers import SINGERS
 
-from excot.execution import Limits, Measured, Measures, Outcome, Sandbox, Task, Verifier, verify
+from excot.execution import Limits, Measured, Measures, Outcome, Sandbox, Task, Verifier, judge
 from excot.execution.measure import fingerprint, seconds_by_turns, soft_f1, time_ratio
 from excot.metrics.efficiency import r_ves, reward, ves
 from excot.metrics.vote import vote
@@ -315,7 +315,7 @@ def test_a_faster_answer_has_a_higher_ratio_and_slow_ones_are_timed_less_often(d
 
 
 def test_an_answer_that_was_just_in_time_once_keeps_the_time_of_its_verification(database, monkeypatch):
-    monkeypatch.setattr(verify, "seconds_by_turns", lambda *_: ([], []))
+    monkeypatch.setattr(judge, "seconds_by_turns", lambda *_: ([], []))
     (outcome,), _ = outcomes(database, GOLD, STATEMENTS[2], measures=Measures(repetitions=9))
     assert outcome.measured.repetitions == 0
     assert outcome.measured.time_ratio > 0
@@ -325,7 +325,7 @@ def test_what_is_too_large_to_be_measured_is_still_judged(database, monkeypatch)
     def too_large(*_):
         raise MemoryError
 
-    monkeypatch.setattr(verify, "fingerprint", too_large)
+    monkeypatch.setattr(judge, "fingerprint", too_large)
     (outcome,), _ = outcomes(database, GOLD, STATEMENTS[7], measures=Measures(fingerprint=True))
     assert (outcome.status, outcome.measured) == ("ok", Measured())
 

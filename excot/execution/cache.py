@@ -151,7 +151,7 @@ class Cache:
         value, day = found
         if day != _today():
             self._used.add(key)
-        entry = _opened(value)
+        entry = _opened(key, value)
         return entry if pending is None else _merged(entry, pending)
 
     def _try(self, act: Callable[[sqlite3.Connection], T]) -> T | None:
@@ -180,6 +180,8 @@ class Cache:
             self._connection = sqlite3.connect(
                 self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
+            # What a machine without power loses is executed again, and what it leaves behind has its checksum.
+            self._connection.execute("PRAGMA synchronous = OFF")
             if _version(self._connection) != _FORMAT:
                 self._make_tables(self._connection)
         return self._connection
@@ -207,7 +209,7 @@ class Cache:
         with _transaction(connection):
             for key, entry in self._pending.items():
                 known = _found(connection, key)  # also what another process has written meanwhile
-                value = _sealed(_merged(known and _opened(known[0]), entry))
+                value = _sealed(key, _merged(known and _opened(key, known[0]), entry))
                 connection.execute("REPLACE INTO entry VALUES (?, ?, ?)", (key, value, today))
             for key in self._used:
                 connection.execute("UPDATE entry SET day = ? WHERE key = ?", (today, key))
@@ -272,15 +274,19 @@ _Entry = tuple[float, tuple, bytes | None, _Outcomes]
 _CHECKSUM = 8  # bytes
 
 
-def _sealed(entry: _Entry) -> bytes:
+def _checksum(key: bytes, content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_CHECKSUM, key=key).digest()
+
+
+def _sealed(key: bytes, entry: _Entry) -> bytes:
     content = zlib.compress(marshal.dumps(entry), 1)
-    return hashlib.blake2b(content, digest_size=_CHECKSUM).digest() + content
+    return _checksum(key, content) + content
 
 
-def _opened(value: bytes) -> _Entry | None:
-    """An entry; ``None`` where its bytes are not what they were."""
+def _opened(key: bytes, value: bytes) -> _Entry | None:
+    """An entry; ``None`` where its bytes are not what they were, or another key's."""
     content = value[_CHECKSUM:]
-    if hashlib.blake2b(content, digest_size=_CHECKSUM).digest() != value[:_CHECKSUM]:
+    if _checksum(key, content) != value[:_CHECKSUM]:
         return None
     return marshal.loads(zlib.decompress(content))
 
