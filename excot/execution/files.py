@@ -25,7 +25,9 @@ def signature(path: Path) -> Signature | None:
             if file is path:
                 return None
             continue  # the log has gone since
-        found += [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        found += [status.st_size, status.st_mtime_ns, status.st_ino]
+        if file is path:  # of a log, SQLite itself sets the owner when it opens it
+            found.append(status.st_ctime_ns)
     return tuple(found)
 
 
