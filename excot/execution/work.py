@@ -50,6 +50,7 @@ class Job:
         found: the outcomes, by the statements' places.
         pieces: how many runs of the statements are with workers.
         failed: whether its database cannot be used.
+        doubtful: whether the gold has run in one process and failed in another; nothing of it is kept for later.
     """
 
     question: Question
@@ -60,9 +61,9 @@ class Job:
     found: dict[int, Outcome] = field(default_factory=dict)
     pieces: int = 0
     failed: bool = False
+    doubtful: bool = False
     _places: dict[str, int] = field(default_factory=dict)
     _members: list[tuple[str, list[str]]] = field(default_factory=list)
-    _doubtful: bool = False
 
     @classmethod
     def of(cls, task: Task, known: Known) -> Piece:
@@ -96,7 +97,7 @@ class Job:
             self.gold = outcome
         elif self.gold.ran != outcome.ran:
             # It runs in one process and not in another. What cannot be relied on makes nothing right.
-            self._doubtful = True
+            self.doubtful = True
             self.gold = outcome if self.gold.ran else self.gold
         self.gold_rows = self.gold_rows or rows
 
@@ -112,7 +113,7 @@ class Job:
 
     def _outcome(self, sql: str) -> Outcome:
         outcome = self.recalled.get(sql) or self.found[self._places[sql]]
-        return replace(outcome, matches=Matches()) if self._doubtful else outcome
+        return replace(outcome, matches=Matches()) if self.doubtful else outcome
 
 
 @dataclass
@@ -312,7 +313,7 @@ class Work:
                     "restore it, then start the same command again; what was finished before is kept",
                 )
         hashes = self._hashes.get(job.question.databases)
-        if self._cache is not None and hashes and job.gold is not None:
+        if self._cache is not None and hashes and job.gold is not None and not job.doubtful:
             self._cache.remember(job.question, hashes, job.gold, job.gold_rows, job.new())
         return list(job.verdicts())
 
