@@ -33,7 +33,6 @@ from ..run import Run
 from .columns import VERIFIED
 
 log = logging.getLogger("excot")
-_OUTCOME = ("status", "error", "seconds", "rows")
 _NOT_EXECUTED = {"matches": dict.fromkeys(RULES, False), "error": None, "seconds": None, "rows": None}
 
 
@@ -177,10 +176,9 @@ def _record(found: list[Extraction], verdict: Verdict) -> dict[str, Any]:
     for extraction in found:
         judged = {"sql": extraction.sql, "status": extraction.status, **_NOT_EXECUTED}
         if extraction.sql is not None:
-            outcome = next(outcomes)
-            judged |= {name: getattr(outcome, name) for name in _OUTCOME} | {"matches": outcome.matches._asdict()}
+            judged |= next(outcomes).as_row()
         candidates.append(judged)
-    return {"gold": {name: getattr(verdict.gold, name) for name in _OUTCOME}, "candidates": candidates}
+    return {"gold": verdict.gold.as_row(), "candidates": candidates}
 
 
 def _joined(row: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:

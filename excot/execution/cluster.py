@@ -11,6 +11,7 @@ import math
 import platform
 import socket
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ _DRAW_FOR = 0.02  # s; then the nodes are looked after again
 _AHEAD = 2  # pieces for each core, so that no core waits for the next one
 _SMALLEST = 4  # statements of one gold that are not worth being divided
 _RETRIES = 5  # of a piece whose node or process has died; more would say that the piece is to blame
-_LOOK = 5.0  # s; cores come and go
+_LOOK = 5.0  # s between looks at the cluster
 
 _pool: Pool | None = None  # in a process of Ray's, for all pieces that come to it
 _versions = (__version__, sqlite3.sqlite_version)
@@ -65,10 +66,13 @@ def verify_on_cluster(
     execute = ray.remote(max_retries=_RETRIES, num_cpus=1)(_execute)
     work = Work(tasks, cache, hashed=True)
     running: dict[Any, Piece] = {}
+    cores, looked = _cores(ray), time.monotonic()
     try:
         while True:
             yield from work.draw(_DRAW_FOR)
-            for piece in _pieces(work, _AHEAD * _cores(ray) - len(running)):
+            if time.monotonic() - looked > _LOOK:  # cores come and go; to ask for them is to ask the head
+                cores, looked = _cores(ray), time.monotonic()
+            for piece in _pieces(work, _AHEAD * cores - len(running)):
                 try:
                     hashes = _hashes(work, piece)
                 except DatabaseError as error:

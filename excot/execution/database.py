@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..errors import ExcotError
+from .files import logs
 
 _HEADER = b"SQLite format 3\0"
 _SAMPLED_ROWS = (
@@ -107,7 +108,7 @@ def connect(path: str | Path) -> sqlite3.Connection:
     path = Path(path)
     _check_file(path)
     mode = "mode=ro"
-    if not any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal")):
+    if not logs(path):
         mode += "&immutable=1"  # neither locks nor a journal: nothing but the file itself is looked at
     connection = None
     try:

@@ -260,7 +260,7 @@ class _Worker:
         self.connection.close()
         self._beacon.close()
 
-    def _bury(self) -> Verdict | None:
+    def _bury(self) -> bool:
         code = self._process.wait()
         if not self._ready:  # what cannot even start must not look like a bad statement
             self._failed_starts += 1

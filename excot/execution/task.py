@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .compare import Matches
 from .measure import Measured, Measures
@@ -43,6 +43,16 @@ class Outcome:
     measured: Measured | None = None
     lasts: Lasts = "always"
 
+    def as_row(self) -> dict[str, Any]:
+        """What datasets say of it: ``status``, ``matches`` by rule, ``error``, ``seconds``, ``rows``."""
+        return {
+            "status": self.status,
+            "matches": self.matches._asdict(),
+            "error": self.error,
+            "seconds": self.seconds,
+            "rows": self.rows,
+        }
+
 
 @dataclass(frozen=True)
 class GoldOutcome:
@@ -58,6 +68,10 @@ class GoldOutcome:
     def ran(self) -> bool:
         """Whether there is a result to compare with."""
         return self.status in ("ok", "empty")
+
+    def as_row(self) -> dict[str, Any]:
+        """What datasets say of it: ``status``, ``rows``, ``seconds``, ``error``."""
+        return {"status": self.status, "rows": self.rows, "seconds": self.seconds, "error": self.error}
 
 
 @dataclass(frozen=True)

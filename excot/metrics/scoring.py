@@ -121,7 +121,7 @@ def _detail(question: Question, verdict: Verdict, rule: str, extras: Sequence[st
         "db_id": question.db_id,
         "difficulty": question.difficulty,
         "gold_sql": question.gold_sql,
-        "gold": {name: getattr(verdict.gold, name) for name in ("status", "rows", "seconds", "error")},
+        "gold": verdict.gold.as_row(),
         "samples": samples,
         "right": _mean([sample["matches"][rule] for sample in samples]),
     }
@@ -136,14 +136,7 @@ def _sample(sql: str | None, outcome: Outcome | None, extras: Sequence[str]) -> 
         matches = dict.fromkeys(RULES, False)
         sample = {"sql": None, "status": "no_sql", "matches": matches, "error": None, "seconds": None, "rows": None}
     else:
-        sample = {
-            "sql": sql,
-            "status": outcome.status,
-            "matches": outcome.matches._asdict(),
-            "error": outcome.error,
-            "seconds": outcome.seconds,
-            "rows": outcome.rows,
-        }
+        sample = {"sql": sql, **outcome.as_row()}
     measured = (outcome and outcome.measured) or Measured()
     if "soft_f1" in extras:
         sample["soft_f1"] = measured.soft_f1 or 0.0
