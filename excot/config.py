@@ -174,6 +174,8 @@ class GenerateConfig(LongStageConfig, RoundConfig):
         None, "replay: a JSONL file of candidates, or a batch API's results.jsonl", name="from", affects_output=False
     )
     error_rate: float = option(0.3, "teacher: how often it makes a mistake on purpose")
+    habit_rate: float = option(0.0, 'teacher: how often it reads "at least" as "more than", and "at most" as "less than"')
+    brief: bool = option(False, "teacher: answers in the fewest words, for models too small for more")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,8 +183,8 @@ class GenerateConfig(LongStageConfig, RoundConfig):
             self.n = 32
         at_least(self, n=1, temperature=0, max_tokens=1, few_shots=0, concurrency=1, timeout=0.001, batch_size=1)
         at_least(self, tensor_parallel_size=1, data_parallel_size=1, max_model_len=1, max_cost=0, max_tokens_total=1)
-        at_most(self, top_p=1, error_rate=1, few_shots=3)
-        at_least(self, top_p=0, error_rate=0)
+        at_most(self, top_p=1, error_rate=1, habit_rate=1, few_shots=3)
+        at_least(self, top_p=0, error_rate=0, habit_rate=0)
         if self.submit and self.collect:
             raise ExcotError("--submit and --collect contradict each other", "give one of them, or neither to do both")
         if self.collect and self.model is None and self.backend in ("openai", *_BATCHES):

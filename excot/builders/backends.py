@@ -58,7 +58,7 @@ def open_backend(config: GenerateConfig, questions: list[dict[str, Any]]) -> Bac
 
     if config.prompt != STYLES[0]:
         log.warning("the teacher answers by %s whatever the prompt says", STYLES[0])
-    return Teacher(config.error_rate)
+    return Teacher(config.error_rate, config.habit_rate, config.brief)
 
 
 def _replay(config: GenerateConfig, questions: list[dict[str, Any]]) -> Backend:

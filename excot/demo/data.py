@@ -6,7 +6,7 @@ import json
 import random
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -81,6 +81,43 @@ WORLDS = (
         (0, 40),
     ),
 )  # fmt: skip
+
+
+def make_splits(folder: Path, seed: int, sizes: dict[str, int], instances: int) -> Path:
+    """Write the demo's databases and its questions, of which no two splits share one, as `excot.Folder` reads them.
+
+    Args:
+        folder: where to; what is there already is overwritten.
+        seed: of all contents.
+        sizes: how many questions each split has.
+        instances: how many files each database has: the same tables with other rows. Labels come from the first one
+            alone; the rule ``test_suite`` looks at all of them.
+
+    Returns:
+        The folder.
+    """
+    from .questions import draw_questions
+
+    generator = random.Random(f"demo:{seed}")
+    rows = []
+    for world in WORLDS:
+        world = replace(world, range=(10, 59))  # two digits; and a bound meets a row of about every second database
+        for instance in range(instances):
+            name = f"{world.db_id}_{instance}" if instance else world.db_id
+            path = folder / "database" / world.db_id / f"{name}.sqlite"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            _fill(path, world, generator)
+        share = -(-sum(sizes.values()) // len(WORLDS))
+        for question, sql, difficulty in draw_questions(world, share, generator):
+            rows.append({"db_id": world.db_id, "question": question, "gold_sql": sql, "difficulty": difficulty})
+    generator.shuffle(rows)
+    start = 0
+    for split, size in sizes.items():
+        text = "".join(json.dumps(row) + "\n" for row in rows[start : start + size])
+        (folder / f"{split}.jsonl").write_text(text, "utf-8")
+        start += size
+    return folder
 
 
 def make_data(folder: Path, seed: int, questions: int = 150) -> Path:

@@ -12,7 +12,8 @@ import sqlglot
 from sqlglot import exp
 
 from ..base import BackendError, Candidate, Completion, FatalBackendError, Message, Sampling
-from .explain import explain, explain_briefly
+from .explain import explain, explain_briefly, outline
+from .habits import give_in
 from .mistakes import make_mistake
 from .rendering import as_written, in_backticks, render, same_tokens
 from .schema import Schema, read_schema
@@ -49,17 +50,20 @@ class Teacher:
     Args:
         error_rate: the probability, from 0 to 1, that a candidate is meant to be wrong. (Some mistakes make no
             difference on a given database; such a candidate is right in spite of itself.)
+        habit_rate: the probability that a candidate gives in to a habit (`habits`) where there is a place for it.
+        brief: whether the reasoning is the sub-questions' pseudo SQL alone, for models too small for more.
 
     Raises:
-        FatalBackendError: ``error_rate`` is not a probability.
+        FatalBackendError: a rate is not a probability.
     """
 
     model = "teacher (has seen the gold)"
 
-    def __init__(self, error_rate: float = 0.3):
-        if not 0 <= error_rate <= 1:
-            raise FatalBackendError(f"error_rate is {error_rate}", "give a probability from 0 to 1")
-        self.error_rate = error_rate
+    def __init__(self, error_rate: float = 0.3, habit_rate: float = 0.0, brief: bool = False):
+        for name, rate in (("error_rate", error_rate), ("habit_rate", habit_rate)):
+            if not 0 <= rate <= 1:
+                raise FatalBackendError(f"{name} is {rate}", "give a probability from 0 to 1")
+        self.error_rate, self.habit_rate, self.brief = error_rate, habit_rate, brief
 
     async def complete(
         self, messages: list[Message], n: int, sampling: Sampling, question: dict[str, Any]
@@ -74,11 +78,12 @@ class Teacher:
 
     def plan(self, question: dict[str, Any], n: int, seed: int) -> list[Answer]:
         """What ``complete`` will say, and which of it is meant to be wrong."""
-        write = _writer(question)
+        write = _writer(question, self.brief)
         answers = []
         for k in range(n):
             rng = Random(f"{seed}/{question.get('id')}/{k}")
-            answers.append(write(rng, rng.random() < self.error_rate))
+            wrong = rng.random() < self.error_rate
+            answers.append(write(rng, wrong, self.habit_rate > 0 and rng.random() < self.habit_rate))
         return answers
 
     async def close(self) -> None:
@@ -100,7 +105,7 @@ def answer(question: dict[str, Any], rng: Random, wrong: bool) -> Answer:
     return _writer(question)(rng, wrong)
 
 
-def _writer(question: dict[str, Any]) -> Callable[[Random, bool], Answer]:
+def _writer(question: dict[str, Any], brief: bool = False) -> Callable[..., Answer]:
     """A function that writes answers to one question; what all of them share is done once."""
     gold = (question.get("gold_sql") or "").strip().rstrip("; \n")
     if not gold:
@@ -108,24 +113,28 @@ def _writer(question: dict[str, Any]) -> Callable[[Random, bool], Answer]:
     with suppress(sqlglot.errors.SqlglotError, RecursionError):
         tree = sqlglot.parse_one(gold, read="sqlite")
         if isinstance(tree, (exp.Select, exp.SetOperation)):
-            return _Author(question, gold, tree).write
-    return lambda rng, wrong: _unparsed(question, gold, rng, wrong)
+            return _Author(question, gold, tree, brief).write
+    return lambda rng, wrong, habit=False: _unparsed(question, gold, rng, wrong)
 
 
 class _Author:
     """Writes answers to one question whose gold is understood."""
 
-    def __init__(self, question: dict[str, Any], gold: str, tree: exp.Query):
-        self._question, self._gold, self._tree = question, gold, tree
+    def __init__(self, question: dict[str, Any], gold: str, tree: exp.Query, brief: bool):
+        self._question, self._gold, self._tree, self._brief = question, gold, tree, brief
         self._schema: Schema = read_schema(question.get("schema"))
         self._right: SubQuestion = take_apart(tree, self._schema, gold)
         self._faithful = {pretty: same_tokens(self._text(tree, pretty), gold) for pretty in (False, True)}
 
-    def write(self, rng: Random, wrong: bool) -> Answer:
-        hand = rng.choice(("gold", "gold", "line", "pretty"))
-        made = make_mistake(self._tree, self._schema, rng) if wrong else None
-        if wrong and made is None:
-            return _unparsed(self._question, self._gold, rng, wrong)
+    def write(self, rng: Random, wrong: bool, habit: bool = False) -> Answer:
+        hand = "gold" if self._brief else rng.choice(("gold", "gold", "line", "pretty"))
+        made = give_in(self._tree) if habit else None
+        if wrong:
+            tree, mistakes = made or (self._tree, None)
+            made = make_mistake(tree, self._schema, rng)
+            if made is None:
+                return _unparsed(self._question, self._gold, rng, wrong)
+            made = made[0], "; ".join(filter(None, (mistakes, made[1])))
         if made is None:
             sql = self._gold
             if hand != "gold" and self._faithful[hand == "pretty"]:
@@ -141,6 +150,8 @@ class _Author:
         return in_backticks(render(tree, pretty), self._gold)
 
     def _explained(self, main: SubQuestion, sql: str, rng: Random) -> str:
+        if self._brief:
+            return outline(main, sql)
         return explain(main, self._question.get("question") or "", self._question.get("evidence"), sql, rng)
 
 

@@ -46,6 +46,12 @@ def explain_briefly(question: str, final_sql: str, rng: Random) -> str:
     )
 
 
+def outline(main: SubQuestion, final_sql: str) -> str:
+    """The answer in the fewest words: the pseudo SQL of every sub-question, one a line, and the query."""
+    steps = [f"{part.number}. {_on_one_line(part.pseudo)}" for part in _top_down(main)]
+    return "\n".join([*steps, _on_one_line(main.pseudo), _fence("sql", final_sql)])
+
+
 class _Answer:
     """One answer in the making. How talkative it is, is drawn once: answers differ in length, not only in words."""
 
@@ -137,6 +143,10 @@ def _bottom_up(question: SubQuestion) -> Iterator[SubQuestion]:
 
 def _fence(mark: str, text: str) -> str:
     return f"```{mark}\n{text}\n```"
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _unfenced(text: str) -> str:
