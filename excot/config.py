@@ -464,7 +464,7 @@ class LineageConfig:
 
 @dataclass(kw_only=True)
 class RunConfig:
-    """Run the whole method by one file: a teacher's answers, SFT, DPO, and rounds of DPO on the model's own answers."""
+    """Run the whole method by one file: a teacher's answers, SFT, DPO, and rounds of DPO on the model's own."""
 
     loop: str = option(help="the YAML file that says everything: see docs/loop.md", positional=True)
     from_round: int | None = option(

@@ -70,8 +70,8 @@ class Outputs:
             return databases is None or Path(databases).is_dir()  # else the command finds them anew
         return True
 
-    def has_trained(self, step: Step) -> bool:
-        """Whether a model is complete although nobody has noted so: the loop was killed in between.
+    def trained_in(self, step: Step) -> float | None:
+        """The seconds that a model took which is complete although nobody has noted so: the loop was killed before.
 
         Raises:
             ExcotError: there is one, and it is not this step's.
@@ -80,9 +80,9 @@ class Outputs:
         try:
             record = json.loads((Path(step.model.path) / RECORD).read_text("utf-8"))
         except (OSError, ValueError):
-            return False  # the recipe says what is wrong with it
+            return None  # the recipe says what is wrong with it
         if not record.get("finished"):
-            return False
+            return None
         again = f"remove {step.model.path}, or use another out"
         if step.name not in self._state.steps:
             raise ExcotError(f"{step.model.path} holds a model that this loop has not trained", again)
@@ -92,7 +92,7 @@ class Outputs:
             changed = "made from another data"
         if changed:
             raise ExcotError(f"{step.model.path} was {changed}", again)
-        return True
+        return float(record.get("seconds") or 0)
 
     def note_model(self, model: Model) -> None:
         """Keep what a model that was trained just now consists of. To be saved."""

@@ -1,4 +1,4 @@
-"""``excot run --dry-run``: every step with its command, and how much it is of, as far as that can be known beforehand."""
+"""``excot run --dry-run``: every step with its command, and how much it is of, as far as anybody knows."""
 
 from __future__ import annotations
 
@@ -159,12 +159,19 @@ class _Plan:
             if question["schema"]
         ]
         if step.model:  # the tokenizer is the student's: later models may not be there yet
-            options = replace(options, model=self._settings.student, adapter=None)
-            if not Path(self._settings.student).is_dir():
-                options = replace(options, backend="openai")  # whose tokens are estimated by characters
+            options = replace(options, model=self._tokenizer or "student", adapter=None)
+            if not self._tokenizer:  # by characters, as for an endpoint
+                alone = dict.fromkeys(("tensor_parallel_size", "data_parallel_size", "max_model_len"))
+                options = replace(options, backend="openai", **alone)
         text = estimate(options, prompt, prompts, Budget(options)).partition("; the first prompt")[0]
         more = ", fewer where all were right before" if "--exclude" in step.words else ""
         return text.removeprefix("would ask ") + more
+
+    @property
+    def _tokenizer(self) -> str | None:
+        """The folder of the student's tokenizer; none where it is on the Hub, which a plan does not ask."""
+        student = self._steps[2].model
+        return next((path for path in (student.path, student.base) if path and _has_tokenizer(Path(path))), None)
 
     @cached_property
     def _train(self) -> list[dict[str, Any]]:
@@ -196,19 +203,19 @@ class _Plan:
         known = sum(_devices(s) * seconds for s in waiting if (seconds := expected[s.name]) is not None)
         unknown = [s.title for s in waiting if expected[s.name] is None]
         parts = [f"{measured / 3600:.2f} measured"] if len(waiting) < len(loading) else []
-        parts += (
-            [f"about {known / 3600:.2f} to come, as long as like steps took"] if len(unknown) < len(waiting) else []
-        )
-        parts += [f"not known yet for {', '.join(unknown)}"] if unknown else []
+        if len(unknown) < len(waiting):
+            parts.append(f"about {known / 3600:.2f} to come, by what like steps took")
+        if unknown:
+            parts.append(f"not known yet for {', '.join(unknown)}")
         return f"GPU-hours (of processes, on a CPU): {'; '.join(parts)}"
 
     def _expected(self, step: Step) -> float | None:
         """Seconds, as long as the last like step took by its size."""
         count = self.size(step).count
         for other in reversed(self._steps):
-            if count and self.is_done(other) and _likeness(other) == _likeness(step):
-                if _devices(other) == _devices(step) and (size := self.size(other).count):
-                    return self._state.steps[other.name]["seconds"] / size * count
+            like = (_likeness(other), _devices(other)) == (_likeness(step), _devices(step))
+            if count and like and self.is_done(other) and (size := self.size(other).count):
+                return self._state.steps[other.name]["seconds"] / size * count
         return None
 
 
@@ -225,6 +232,10 @@ def _devices(step: Step) -> int:
         return 0
     options = step.command.options
     return (options.tensor_parallel_size or 1) * (options.data_parallel_size or 1)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return (folder / "tokenizer_config.json").is_file()
 
 
 def _same_round(step: Step, other: Step) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,19 +10,6 @@ from ..metrics.table import align, interval, percent, span
 from .settings import Settings
 from .state import State
 from .steps import Step
-
-
-class Timer:
-    """How long a step takes."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._started
-
-    def __str__(self) -> str:
-        return duration(self.seconds())
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What a loop's YAML file says, checked before anything is done: every part by the options of the command it is for."""
+"""What a loop's YAML file says, checked before anything is done: every part by the options of its command."""
 
 from __future__ import annotations
 

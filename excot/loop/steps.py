@@ -119,11 +119,13 @@ def _questions(name: str, command: Command, out: str) -> Step:
 def _generate(settings: Settings, command: Command, round: int, model: Model | None) -> Step:
     options = command.options
     asked = asked_for(options, load_prompt(settings.prompt))
+    if model:
+        asked.pop("model")  # by its content among the inputs: the folder may move
     more: dict[str, Any] = {"round": round or None}
     if model:
         # Another seed in every round: else the same questions would draw the same numbers again.
         more |= {"prompt": settings.prompt, "seed": options.seed + round, **model.options(options.backend)}
-        asked |= {"seed": options.seed + round, **model.options(options.backend)}
+        asked |= {"seed": options.seed + round}
         if settings.skip_all_right and round > 1:
             more["exclude"] = str(all_right_file(settings, round - 1))
             asked["skip_all_right"] = True
@@ -191,8 +193,8 @@ def _score(settings: Settings, model: Model, round: int | None) -> Step:
     names = model.options(options.backend)
     # The student answers under the prompt of the data, before it has learned it and after.
     more = {"name": model.name, "prompt": settings.prompt, **names, "out": settings.dev_out}
-    asked = {**options.arguments(), **names, "prompt": load_prompt(settings.prompt).id, "exclude": options.exclude}
-    asked.pop("name")
+    asked = {**options.arguments(), "prompt": load_prompt(settings.prompt).id, "exclude": options.exclude}
+    asked = {name: value for name, value in asked.items() if name not in ("name", "model")}
     return Step(
         f"score_{model.name}",
         f"score {model.name}",

@@ -21,12 +21,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..config import RunConfig
-from ..errors import ExcotError, UsageError
-from ..loop.anew import drop, is_dropped, pending
+from ..errors import UsageError
+from ..loop.anew import drop, pending
 from ..loop.counts import has_pair, in_words, round_counts, write_all_right
 from ..loop.outputs import Outputs
 from ..loop.preflight import check_all
-from ..loop.report import Timer, models_table, score_line
+from ..loop.report import duration, models_table, score_line
 from ..loop.runner import run_step
 from ..loop.settings import Settings, read_settings
 from ..loop.state import State, alone
@@ -94,17 +94,17 @@ class Loop:
             print(f"  done before{self._came_of(step)}", flush=True)
             return
         inputs = self.outputs.inputs(step)
-        timer = Timer()
-        if not (step.kind == "train" and self.outputs.has_trained(step)):
+        seconds = self.outputs.trained_in(step) if step.kind == "train" else None
+        if seconds is None:
             words = self._words(step)
             self.state.begin(step.name, step.asked, inputs)
-            run_step(step, words, self.private)
+            seconds = run_step(step, words, self.private)
             self.outputs = Outputs(self.settings, self.state)
         self._note(step)
-        self.state.finish(step.name, timer.seconds())
+        self.state.finish(step.name, seconds)
         self.state.save()
         # Of a score, its own first line has said what came of it.
-        print(f"  {timer}{'' if step.kind == 'score' else self._came_of(step)}", flush=True)
+        print(f"  {duration(seconds)}{'' if step.kind == 'score' else self._came_of(step)}", flush=True)
 
     def _note(self, step: Step) -> None:
         """What came of a step, beside what the step itself has written."""

@@ -171,11 +171,7 @@ def record_of(stage: str, model: dict[str, Any], data: Any, rows: int, training_
         rows: how many of its rows are left after the length gate.
         training_args: the trainer's options; those that decide what is learned are kept.
     """
-    settings = {
-        name: value
-        for name, value in training_args.to_dict().items()
-        if decides(name)
-    }
+    settings = {name: value for name, value in training_args.to_dict().items() if decides(name)}
     settings["global_batch"] = (
         training_args.per_device_train_batch_size
         * training_args.gradient_accumulation_steps
