@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import Any, get_type_hints
 
 from . import __version__, config
-from .errors import ExcotError
+from .errors import ExcotError, UsageError
 from .options import element_type, flag, from_dict, public_name, read_yaml
+from .parent import end_with_parent
 from .terminal import explain, fail, talk_on_stderr
 
 
@@ -33,6 +34,7 @@ VERBS = {
     "pairs": Verb(config.PairsConfig, "builders.pairs", "make_pairs"),
     "score": Verb(config.ScoreConfig, "metrics.score", "score_run"),
     "compare": Verb(config.CompareConfig, "metrics.comparison", "compare_runs"),
+    "run": Verb(config.RunConfig, "recipes.loop", "run_loop"),
     "push": Verb(config.PushConfig, "hub.push", "push"),
     "pull": Verb(config.PullConfig, "hub.pull", "pull"),
     "lineage": Verb(config.LineageConfig, "hub.lineage", "lineage"),
@@ -45,6 +47,7 @@ VERBS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; the exit code is 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
+    end_with_parent()
     if argv[:1] == ["train"]:  # whose options are TRL's, in the hundreds
         from .training.launch import main as train
 
@@ -75,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # the reader (head, say) has left: nothing more can be said to it
         return 0
     except ExcotError as error:
-        return fail(error, debug)
+        return fail(error, debug, code=2 if isinstance(error, UsageError) else 1)
     except OSError as error:
         return fail(explain(error), debug)
     return 0

@@ -76,6 +76,17 @@ class LongStageConfig(StageConfig):
 
 
 @dataclass(kw_only=True)
+class SelectiveConfig(StageConfig):
+    """What the stages have in common that can leave questions out."""
+
+    exclude: str | None = option(
+        None,
+        "leave out the questions of this list: JSON lines with an id each, such as audit.jsonl",
+        affects_output=False,  # the ids in it do: they become an argument once the list has been read
+    )
+
+
+@dataclass(kw_only=True)
 class ExecutingConfig(StageConfig):
     """What the stages have in common that execute statements."""
 
@@ -119,8 +130,17 @@ _ONLY_FOR = {
 """Options that mean nothing to the other backends: there they would be read past without a word."""
 
 
+def _refuse_meaningless(config: Any) -> None:
+    for name, backends in _ONLY_FOR.items():
+        if getattr(config, name, None) and config.backend not in backends:
+            raise ExcotError(
+                f"{flag(name)} means nothing to --backend {config.backend}",
+                f"it is for --backend {' or '.join(backends)}",
+            )
+
+
 @dataclass(kw_only=True)
-class GenerateConfig(LongStageConfig, RoundConfig):
+class GenerateConfig(SelectiveConfig, LongStageConfig, RoundConfig):
     """Answer every question several times with a model."""
 
     backend: Literal[
@@ -195,12 +215,7 @@ class GenerateConfig(LongStageConfig, RoundConfig):
             log.warning("at temperature 0 all %d answers to a question are the same: give --n 1", self.n)
         if (self.backend == "replay") != (self.replay_from is not None):
             raise ExcotError("--backend replay and --from FILE go together", "give both")
-        for name, backends in _ONLY_FOR.items():
-            if getattr(self, name) and self.backend not in backends:
-                raise ExcotError(
-                    f"{flag(name)} means nothing to --backend {self.backend}",
-                    f"it is for --backend {' or '.join(backends)}",
-                )
+        _refuse_meaningless(self)
 
     @property
     def batched(self) -> bool:
@@ -246,17 +261,6 @@ class AuditConfig(ExecutingConfig, RoundConfig):
         super().__post_init__()
         at_least(self, majority=0, votes=1, slow=0)
         at_most(self, majority=0.99)
-
-
-@dataclass(kw_only=True)
-class SelectiveConfig(StageConfig):
-    """What the stages have in common that can leave questions out."""
-
-    exclude: str | None = option(
-        None,
-        "leave out the questions of this list: JSON lines with an id each, such as audit.jsonl",
-        affects_output=False,  # the ids in it do: they become an argument once the list has been read
-    )
 
 
 RuleName = Literal["set", "multiset", "ordered", "test_suite"]
@@ -319,8 +323,10 @@ class ScoreConfig(SelectiveConfig, ExecutingConfig, LongStageConfig):
         None, "a model's folder, into whose README.md the results are written as metadata", affects_output=False
     )
     model: str | None = option(None, "answer the questions with this model first (name, Azure deployment, or folder)")
-    backend: Literal["openai", "azure", "transformers"] = option(
-        "openai", "where the model is: an OpenAI-compatible endpoint, Azure OpenAI, or a local folder"
+    backend: Literal["openai", "azure", "transformers", "vllm", "tgi"] = option(
+        "openai",
+        "where the model is: an OpenAI-compatible endpoint, Azure OpenAI, a local folder through transformers or "
+        "vLLM, or a text-generation-inference server",
     )
     n: int = option(1, "answers per question; with several, set --temperature too")
     temperature: float = option(0.0, "softmax temperature; 0 is greedy")
@@ -330,14 +336,24 @@ class ScoreConfig(SelectiveConfig, ExecutingConfig, LongStageConfig):
     prompt: str | None = option(
         None, "a prompt style or template (default: the one that the model was trained with, if excot trained it)"
     )
-    base_url: str | None = option(None, "openai: the endpoint, such as http://localhost:8000/v1", affects_output=False)
+    base_url: str | None = option(
+        None, "openai, azure, tgi: the endpoint, such as http://localhost:8000/v1", affects_output=False
+    )
     concurrency: int = option(16, "questions in flight at once", affects_output=False)
     batch_size: int = option(16, "transformers: sequences generated together", affects_output=False)
     device: str = option("auto", "transformers: cpu, cuda, cuda:1, mps", affects_output=False)
+    adapter: str | None = option(None, "transformers, vllm: the folder of a LoRA adapter on top of the model")
+    tensor_parallel_size: int | None = option(
+        None, "vllm: GPUs that one copy of the model is split over", affects_output=False
+    )
+    data_parallel_size: int | None = option(None, "vllm: copies of the model side by side", affects_output=False)
+    max_model_len: int | None = option(
+        None, "vllm: tokens of prompt and answer together (default: the model's own)", affects_output=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, repetitions=1)
+        at_least(self, repetitions=1, tensor_parallel_size=1, data_parallel_size=1, max_model_len=1)
         at_least(self, n=1, temperature=0, top_p=0, max_tokens=1, concurrency=1, batch_size=1)
         at_most(self, top_p=1)
         if self.predictions and self.model:
@@ -346,6 +362,7 @@ class ScoreConfig(SelectiveConfig, ExecutingConfig, LongStageConfig):
             raise ExcotError("--format and --missing are for --predictions FILE", "give the file too")
         if self.name is not None and not self.name.isprintable():
             raise ExcotError(f"--name is {self.name!r}", "it takes a name on one line")
+        _refuse_meaningless(self)
 
 
 @dataclass(kw_only=True)
@@ -445,6 +462,21 @@ class LineageConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """Run the whole method by one file: a teacher's answers, SFT, DPO, and rounds of DPO on the model's own."""
+
+    loop: str = option(help="the YAML file that says everything: see docs/loop.md", positional=True)
+    from_round: int | None = option(
+        None, "make this round and the later ones anew; 0 is all that is learned from the teacher's answers"
+    )
+    dry_run: bool = option(False, "say what would run, with rows, tokens, cost and hours, and do nothing")
+
+    def __post_init__(self) -> None:
+        check(self)
+        at_least(self, from_round=0)
 
 
 @dataclass(kw_only=True)

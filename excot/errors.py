@@ -19,6 +19,10 @@ class ExcotError(Exception):
         return type(self), (self.problem, self.remedy)
 
 
+class UsageError(ExcotError):
+    """What the user asked for is wrong in itself, whatever the state of data and disk; the exit code is 2."""
+
+
 def import_error(package: str, extra: str) -> ExcotError:
     """The error for an optional library that is not installed, with the exact line that installs it."""
     return ExcotError(f"{package} is not installed", f"pip install 'excot[{extra}]'")

@@ -155,4 +155,6 @@ def _words(hint: Any) -> str:
         return f"a list of {_words(args[0])}"
     if origin is Literal:
         return ", ".join(map(str, args))
-    return {int: "a whole number", float: "a number", str: "some text", bool: "true or false"}.get(hint, "nothing")
+    return {int: "a whole number", float: "a number", str: "some text", bool: "true or false", dict: "a mapping"}.get(
+        hint, "nothing"
+    )

@@ -47,7 +47,7 @@ class Run:
 
     Attributes:
         manifest: ``{"stages": {dataset: {...}}}``, as in ``manifest.json``; ``ancestors`` in it are what these were
-            made from and is not here itself.
+            made from and is not here itself; ``loop`` is what `excot run` has noted.
 
     Raises:
         ExcotError: ``manifest.json`` cannot be read.
@@ -119,6 +119,43 @@ class Run:
 
     def set_local(self, **values: Any) -> None:
         _write_json(self.private / "local.json", {**self.local, **values})
+
+    def note(self, key: str, value: Any) -> None:
+        """Put something beside the stages into the manifest; stages leave it as it is.
+
+        Raises:
+            ExcotError: another process is at work in the folder, or it cannot be written.
+        """
+        with locked(self):
+            self._replace_manifest({**self._read_manifest(), key: value})
+
+    def drop(self, datasets: Iterable[str]) -> None:
+        """Remove datasets with what was begun of them; those that are not there do not matter.
+
+        Raises:
+            ExcotError: as `note`.
+        """
+        with locked(self):
+            manifest = self._read_manifest()
+            names = [*datasets]
+            stages = {name: entry for name, entry in manifest["stages"].items() if name not in names}
+            if stages != manifest["stages"]:  # first of all, so that nobody sees a dataset without its files
+                self._replace_manifest({**manifest, "stages": stages})
+                write_card(self.folder, self.manifest)
+            for name in names:
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+                for path in self.private.glob(f"{name}.*"):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                self._checked.discard(name)
+
+    def _replace_manifest(self, manifest: dict[str, Any]) -> None:
+        try:
+            _write_json(self.folder / "manifest.json", manifest)
+        except OSError as error:
+            raise ExcotError(
+                f"cannot write {self.folder / 'manifest.json'} ({error.strerror})", "make room or check permissions"
+            ) from None
+        self.manifest = manifest
 
     def _check_fresh(self, dataset: str) -> None:
         """Refuse what was made from an earlier version of its input, however far up the chain."""

@@ -21,6 +21,7 @@ from .backends import open_backend
 from .budget import Budget
 from .columns import GENERATIONS
 from .estimate import estimate
+from .exclusion import read_exclusion
 from .ledger import Ledger, sampling_of, seed_of
 
 __all__ = ["generate", "seed_of"]
@@ -49,7 +50,12 @@ def generate(config: GenerateConfig) -> str:
 
         config = recall(config)
     run = Run(config.out, config.round)
+    exclusion = read_exclusion(config.exclude, run)
     questions = list(run.read("questions"))[: config.limit]
+    excluded = exclusion.facts(question["id"] for question in questions)
+    questions = [question for question in questions if question["id"] not in exclusion.ids]
+    if not questions:
+        raise ExcotError(f"{config.exclude} leaves out every question", "take lines out of it")
     prompt = load_prompt(config.prompt)
     examples = _examples(config)
     budget = Budget(config)
@@ -63,7 +69,8 @@ def generate(config: GenerateConfig) -> str:
     if config.dry_run:
         return estimate(config, prompt, [messages(question) for question in answerable], budget)
 
-    with run.begin("generations", _arguments(config, prompt), ("questions",), on_existing=config.on_existing) as stage:
+    arguments = {**asked_for(config, prompt), **exclusion.arguments()}
+    with run.begin("generations", arguments, ("questions",), on_existing=config.on_existing) as stage:
         if stage.finished:
             if config.clean:
                 from .batches import clean_up
@@ -114,6 +121,7 @@ def generate(config: GenerateConfig) -> str:
                 revision=getattr(backend, "revision", None),
                 trained=model_record(config.adapter or config.model) if config.model else None,
                 note=TEACHER_NOTE if config.backend == "teacher" else None,
+                **excluded,
             )
         finally:
             journal.close()
@@ -174,7 +182,7 @@ class _Tally:
         }
 
 
-def _arguments(config: GenerateConfig, prompt: Prompt) -> dict[str, Any]:
+def asked_for(config: GenerateConfig, prompt: Prompt) -> dict[str, Any]:
     """What the answers depend on: of the options only those that the backend looks at."""
     names = ("backend", "model", "n", "limit")
     common = {**{name: getattr(config, name) for name in names}, "prompt": prompt.id}

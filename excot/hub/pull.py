@@ -125,6 +125,8 @@ def _merge(run: Run, sync: Sync, remote: Remote, overwrite: bool) -> Merge:
     ancestors = {**run.manifest.get("ancestors", {}), **remote.manifest.get("ancestors", {})}
     absent = {name: entry for name, entry in ancestors.items() if name not in stages}
     manifest = {"stages": stages, **({"ancestors": absent} if absent else {})}
+    if "loop" in run.manifest:  # what was noted of this folder's own making
+        manifest["loop"] = run.manifest["loop"]
     is_theirs = manifest == remote.manifest and (takes_words or words == their_words)
     return Merge(manifest, wanted, cards[1] if takes_words or is_theirs else cards[0], is_theirs)
 

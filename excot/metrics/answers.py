@@ -73,9 +73,12 @@ def find_answers(run: Run, config: ScoreConfig) -> Answers:
 
 def generation_options(config: ScoreConfig, model: str) -> GenerateConfig:
     """How the model is asked: under its own prompt unless the user names another."""
-    names = "out limit dry_run overwrite resume backend n temperature top_p max_tokens seed base_url concurrency"
-    same = {name: getattr(config, name) for name in (*names.split(), "batch_size", "device")}
-    return GenerateConfig(model=model, prompt=config.prompt or _own_prompt(model), **same)
+    names = (
+        "out limit dry_run overwrite resume backend n temperature top_p max_tokens seed base_url concurrency "
+        "batch_size device adapter tensor_parallel_size data_parallel_size max_model_len"
+    )
+    same = {name: getattr(config, name) for name in names.split()}
+    return GenerateConfig(model=model, prompt=config.prompt or _own_prompt(config.adapter or model), **same)
 
 
 def _ask(run: Run, config: ScoreConfig, model: str) -> Files:
@@ -84,7 +87,7 @@ def _ask(run: Run, config: ScoreConfig, model: str) -> Files:
     # What would make the answers useless is found before hours and money are spent on them.
     files = _find_files(run, config, list(islice(run.read("questions", ["db_id"]), config.limit)))
     options = generation_options(config, model)
-    _warn_of_prompt(model, load_prompt(options.prompt).id)
+    _warn_of_prompt(options.adapter or model, load_prompt(options.prompt).id)
     log.info(generate(options).splitlines()[0])
     return files
 
@@ -136,7 +139,7 @@ def _from_generations(run: Run, config: ScoreConfig, files: Files | None, exclus
     if entry["note"]:
         log.warning(entry["note"])
     if made["model"] and not config.model:
-        _warn_of_prompt(made["model"], entry["prompt_id"])
+        _warn_of_prompt(made.get("adapter") or made["model"], entry["prompt_id"])
     predictions: list[Prediction] = []
     cut_off: dict[str, set[int]] = {}
     for question in questions:
@@ -148,7 +151,7 @@ def _from_generations(run: Run, config: ScoreConfig, files: Files | None, exclus
                 cut_off.setdefault(question["id"], set()).add(place)
         predictions.append(samples)
     return Answers(
-        system=config.name or _system_of(made["model"] or entry["model"]),
+        system=config.name or _system_of(made.get("adapter") or made["model"] or entry["model"]),
         source=f"the generations of {entry['model']}",
         questions=questions,
         predictions=_shaped(predictions),

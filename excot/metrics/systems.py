@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -135,6 +135,29 @@ def write_scores(
         records = {other: vars(system) for other, system in systems.items()}
         stage.write(chain(rows, new), DETAILS, run.entry("questions")["split"], systems=records)
     complete_summaries(run, {**summaries, name: _summary(name, systems[name], scores)})
+
+
+def drop_systems(run: Run, names: Iterable[str]) -> None:
+    """Take systems' scores out of a run folder; those that it has not got do not matter.
+
+    Raises:
+        ExcotError: another process is at work in the folder, or it cannot be written.
+    """
+    gone, known = {*names}, known_systems(run)
+    left = {name: system for name, system in known.items() if name not in gone}
+    if left == known:
+        return
+    if not left:
+        run.drop(["details", "scores"])
+        (run.folder / "model-index.yaml").unlink(missing_ok=True)
+        return
+    summaries = _summaries(run)
+    with run.begin("details", {}, ("questions",), on_existing="overwrite") as stage:
+        stage.arguments = {name: system.arguments for name, system in left.items()}
+        records = {name: vars(system) for name, system in left.items()}
+        rows = (row for row in run.read("details") if row["system"] in left)
+        stage.write(rows, DETAILS, run.entry("questions")["split"], systems=records)
+    complete_summaries(run, summaries)
 
 
 def complete_summaries(run: Run, known: Mapping[str, dict[str, Any]] = {}) -> None:

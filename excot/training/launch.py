@@ -16,6 +16,9 @@ Train by a recipe: excot train dpo --config recipes/smollm2-135m/dpo_offpolicy.y
 With --accelerate_config or --num_processes this is `accelerate launch` of the recipe, else one process. All other
 options are the recipe's own and TRL's: excot train dpo --help lists them.
 """
+# --quiet: the recipe has said why it failed, and the launcher's traceback would bury that.
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+"""`accelerate launch` by this interpreter, whatever the PATH says."""
 _LAUNCHER = {"accelerate_config": "config_file", "num_processes": "num_processes"}
 
 
@@ -46,9 +49,8 @@ def main(argv: list[str]) -> int:
         from .script import run
 
         return run(stage, recipe.make_parser, recipe.main, words)
-    # In this process's place, so that signals and the exit code are the launcher's. --quiet: the recipe has said why
-    # it failed, and the launcher's traceback would bury that.
-    program = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *launcher]
+    # In this process's place, so that signals and the exit code are the launcher's.
+    program = [*LAUNCH, *launcher]
     os.execv(sys.executable, [*program, "-m", f"excot.recipes.{stage}", *words])
 
 

@@ -171,11 +171,7 @@ def record_of(stage: str, model: dict[str, Any], data: Any, rows: int, training_
         rows: how many of its rows are left after the length gate.
         training_args: the trainer's options; those that decide what is learned are kept.
     """
-    settings = {
-        name: value
-        for name, value in training_args.to_dict().items()
-        if name not in _FREE and not name.startswith(tuple(_FREE_PREFIXES)) and "token" not in name
-    }
+    settings = {name: value for name, value in training_args.to_dict().items() if decides(name)}
     settings["global_batch"] = (
         training_args.per_device_train_batch_size
         * training_args.gradient_accumulation_steps
@@ -192,6 +188,11 @@ def record_of(stage: str, model: dict[str, Any], data: Any, rows: int, training_
         "world_size": training_args.world_size,
         "versions": {name: version(name) for name in _LIBRARIES},
     }
+
+
+def decides(setting: str) -> bool:
+    """Whether what is learned depends on an option of a recipe."""
+    return setting not in _FREE and not setting.startswith(tuple(_FREE_PREFIXES)) and "token" not in setting
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExcotError, first_line
+from ..parent import end_with_parent
 from ..terminal import fail, talk_on_stderr
 from .recipe import given_options
 from .settings import check_settings
@@ -36,6 +37,7 @@ def run(
         argv: the command line without the program's name.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    end_with_parent()
     # All processes meet the same errors; one of them says so. (A worker's own, such as a full disk, it says itself.)
     talk_on_stderr(logging.INFO if _is_first() else logging.CRITICAL)
     try:
