@@ -194,7 +194,7 @@ class GenerateConfig(SelectiveConfig, LongStageConfig, RoundConfig):
         None, "replay: a JSONL file of candidates, or a batch API's results.jsonl", name="from", affects_output=False
     )
     error_rate: float = option(0.3, "teacher: how often it makes a mistake on purpose")
-    habit_rate: float = option(0.0, 'teacher: how often it reads "at least" as "more than", and "at most" as "less than"')
+    habit_rate: float = option(0.0, 'teacher: how often it reads "at least" as "more than", "at most" as "less than"')
     brief: bool = option(False, "teacher: answers in the fewest words, for models too small for more")
 
     def __post_init__(self) -> None:
@@ -481,10 +481,14 @@ class RunConfig:
 
 @dataclass(kw_only=True)
 class DemoConfig:
-    """Make a small database set and run the chain on it, offline."""
+    """Run the whole method on databases of our own, with a tiny model on this CPU, offline."""
 
     out: str = option("runs/demo", "the run folder to make")
-    seed: int = option(0, "of the databases, the questions and the teacher")
+    seed: int = option(0, "of the databases, the questions, the teacher and the model")
+    quick: bool = option(False, "a few steps of everything, to see that it runs: the figures mean nothing")
+    data_only: bool = option(False, "make the data and train nothing")
 
     def __post_init__(self) -> None:
         check(self)
+        if self.quick and self.data_only:
+            raise ExcotError("--quick and --data-only contradict each other", "give one of them")

@@ -56,7 +56,7 @@ def open_backend(config: GenerateConfig, questions: list[dict[str, Any]]) -> Bac
         return _replay(config, questions)
     from ..llm.teacher import Teacher
 
-    if config.prompt != STYLES[0]:
+    if config.prompt != STYLES[0] and not config.brief:
         log.warning("the teacher answers by %s whatever the prompt says", STYLES[0])
     return Teacher(config.error_rate, config.habit_rate, config.brief)
 

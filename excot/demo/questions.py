@@ -93,8 +93,7 @@ def _joined(world: World, generator: random.Random) -> Drawn:
     name, _ = generator.choice(world.parents[:-1])  # the last one has no children
     return (
         f"How many {c.many} {world.belongs} {name} have {words}?",
-        f"SELECT COUNT(*) FROM {c.table} JOIN {p.table} USING ({world.key}) WHERE {p.name} = '{name}' "
-        f"AND {condition}",
+        f"SELECT COUNT(*) FROM {c.table} JOIN {p.table} USING ({world.key}) WHERE {p.name} = '{name}' AND {condition}",
         "challenging",
     )
 

@@ -6,12 +6,14 @@ import ast
 import os
 import queue
 import re
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -26,7 +28,15 @@ _SHOWN_AT_FAILURE = 15  # lines
 _OURS = re.compile(r"warning: |(generate|verify|score): \d|going on from |[\d,]+ rows of |[\d,]+ steps; |pushed to ")
 
 
-def run_step(step: Step, words: list[str], private: Path) -> float:
+@dataclass(frozen=True)
+class Taken:
+    """The time that a step took: seconds by the clock, and of CPUs in all its processes together."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+def run_step(step: Step, words: list[str], private: Path) -> Taken:
     """Run a step's command and wait for it.
 
     Its whole output goes to a log; shown are its summary, its warnings and now and then how far it is.
@@ -36,15 +46,12 @@ def run_step(step: Step, words: list[str], private: Path) -> float:
         words: what to type.
         private: the run folder's ``.excot``.
 
-    Returns:
-        The seconds that it took.
-
     Raises:
         ExcotError: it failed; with what it said, and where the log is.
     """
     log = private / "logs" / f"{step.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
+    started, cpu_before = time.monotonic(), _cpu_of_children()
     with open(log, "a", encoding="utf-8") as file:
         file.write(f"$ {shown(step, words)}\n")
         file.flush()
@@ -64,7 +71,13 @@ def run_step(step: Step, words: list[str], private: Path) -> float:
             _end(child)
     if child.returncode:
         raise _failure(step, child.returncode, said, log)
-    return time.monotonic() - started
+    return Taken(time.monotonic() - started, _cpu_of_children() - cpu_before)
+
+
+def _cpu_of_children() -> float:
+    """CPU seconds of all children that have ended, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def shown(step: Step, words: list[str]) -> str:

@@ -25,7 +25,8 @@ class State:
         out: the run folder; nothing is written before `save`.
 
     Attributes:
-        steps: by name ``asked``, ``inputs``, ``finished`` and ``seconds`` of every step that was begun.
+        steps: by name ``asked``, ``inputs``, ``finished``, ``seconds`` and ``cpu_seconds`` of every step that was
+            begun.
         models: by name ``path`` and ``files`` of every model that was trained; ``exec_acc``, ``exec_acc_low``,
             ``exec_acc_high``, ``questions`` and ``rule`` of every one that was scored.
         rounds: by number, as text, the counts of its questions.
@@ -53,14 +54,15 @@ class State:
 
     def begin(self, name: str, asked: dict[str, Any], inputs: dict[str, Any]) -> None:
         """Note that a step is under way, and what for."""
-        seconds = self.steps.get(name, {}).get("seconds", 0.0)
-        self.steps[name] = {"asked": plain(asked), "inputs": inputs, "finished": False, "seconds": seconds}
+        before = {"seconds": 0.0, "cpu_seconds": 0.0, **self.steps.get(name, {})}
+        taken = {part: before[part] for part in ("seconds", "cpu_seconds")}
+        self.steps[name] = {"asked": plain(asked), "inputs": inputs, "finished": False, **taken}
         self.save()
 
-    def finish(self, name: str, seconds: float) -> None:
-        """Note that a step is finished. To be saved."""
-        step = self.steps[name]
-        step |= {"finished": True, "seconds": round(step["seconds"] + seconds, 1)}
+    def finish(self, name: str, seconds: float, cpu_seconds: float) -> None:
+        """Note that a step is finished, and how long this start of it took. To be saved."""
+        step, taken = self.steps[name], {"seconds": seconds, "cpu_seconds": cpu_seconds}
+        step |= {"finished": True, **{part: round(step[part] + more, 1) for part, more in taken.items()}}
 
     def is_finished(self, name: str) -> bool:
         return bool(self.steps.get(name, {}).get("finished"))

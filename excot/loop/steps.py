@@ -79,15 +79,15 @@ def all_steps(settings: Settings) -> list[Step]:
     steps = [
         _questions("questions", settings.train, settings.out),
         _questions("dev_questions", settings.dev, settings.dev_out),
-        _score(settings, base, None),
+        score_step(settings, base, None),
         _generate(settings, settings.teacher, 0, None),
         _verify(settings, 0),
         _rows(settings, settings.sft, 0),
-        _train(settings, settings.sft, base, sft, 0),
-        _score(settings, sft, 0),
+        train_step(settings, settings.sft, base, sft, 0),
+        score_step(settings, sft, 0),
         _rows(settings, settings.offpolicy, 0),
-        _train(settings, settings.offpolicy, sft, model, 0),
-        _score(settings, model, 0),
+        train_step(settings, settings.offpolicy, sft, model, 0),
+        score_step(settings, model, 0),
         *_push(settings, 0),
     ]
     for round in range(1, settings.rounds + 1):
@@ -97,8 +97,8 @@ def all_steps(settings: Settings) -> list[Step]:
             _generate(settings, settings.sampling, round, before),
             _verify(settings, round),
             _rows(settings, settings.onpolicy, round),
-            _train(settings, settings.onpolicy, before, model, round),
-            _score(settings, model, round),
+            train_step(settings, settings.onpolicy, before, model, round),
+            score_step(settings, model, round),
             *_push(settings, round),
         ]
     return steps
@@ -156,7 +156,8 @@ def _rows(settings: Settings, training: Training, round: int) -> Step:
     return Step(name, title, stage, round, words, asked, settings.out, dataset, command=command)
 
 
-def _train(settings: Settings, training: Training, start: Model, model: Model, round: int) -> Step:
+def train_step(settings: Settings, training: Training, start: Model, model: Model, round: int) -> Step:
+    """The step that trains a model from another one, on the data of a round."""
     dataset = dataset_name("sft" if training.stage == "sft" else "pairs", round)
     launcher = [word for name, value in training.launcher.items() for word in (f"--{name}", str(value))]
     recipe = ["-m", f"excot.recipes.{training.stage}", "--config", training.recipe]
@@ -188,7 +189,8 @@ def _train(settings: Settings, training: Training, start: Model, model: Model, r
     )
 
 
-def _score(settings: Settings, model: Model, round: int | None) -> Step:
+def score_step(settings: Settings, model: Model, round: int | None) -> Step:
+    """The step that scores a model on dev."""
     command, options = settings.score, settings.score.options
     names = model.options(options.backend)
     # The student answers under the prompt of the data, before it has learned it and after.

@@ -27,7 +27,7 @@ from ..loop.counts import has_pair, in_words, round_counts, write_all_right
 from ..loop.outputs import Outputs
 from ..loop.preflight import check_all
 from ..loop.report import duration, models_table, score_line
-from ..loop.runner import run_step
+from ..loop.runner import Taken, run_step
 from ..loop.settings import Settings, read_settings
 from ..loop.state import State, alone
 from ..loop.steps import Step, all_right_file, all_steps
@@ -83,28 +83,30 @@ class Loop:
             if self.state.stopped:
                 break
             print(f"[{place}/{len(self.steps)}] {step.title}", flush=True)
-            self._do(step)
+            self.do(step)
         self.state.anew = None  # all rounds are made: the same command would now make them anew once more
         self.state.save()
         stopped = f"stopped: {self.state.stopped}\n\n" if self.state.stopped else ""
         return f"\n{stopped}{models_table(self.settings, self.state, self.steps)}"
 
-    def _do(self, step: Step) -> None:
+    def do(self, step: Step) -> None:
+        """Run one step, unless it is finished, and note what came of it."""
         if self.outputs.is_finished(step):
             print(f"  done before{self._came_of(step)}", flush=True)
             return
         inputs = self.outputs.inputs(step)
         seconds = self.outputs.trained_in(step) if step.kind == "train" else None
-        if seconds is None:
+        taken = None if seconds is None else Taken(seconds, 0.0)
+        if taken is None:
             words = self._words(step)
             self.state.begin(step.name, step.asked, inputs)
-            seconds = run_step(step, words, self.private)
+            taken = run_step(step, words, self.private)
             self.outputs = Outputs(self.settings, self.state)
         self._note(step)
-        self.state.finish(step.name, seconds)
+        self.state.finish(step.name, taken.seconds, taken.cpu_seconds)
         self.state.save()
         # Of a score, its own first line has said what came of it.
-        print(f"  {duration(seconds)}{'' if step.kind == 'score' else self._came_of(step)}", flush=True)
+        print(f"  {duration(taken.seconds)}{'' if step.kind == 'score' else self._came_of(step)}", flush=True)
 
     def _note(self, step: Step) -> None:
         """What came of a step, beside what the step itself has written."""
