@@ -152,16 +152,13 @@ def kill(process: Any) -> None:
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    gone, alive = psutil.wait_procs(children, timeout=5)
+    _, alive = psutil.wait_procs(children, timeout=5)
     assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE], alive
 
 
 def wait_for_step(process: Any, number: int) -> bool:
-    """Wait until a step begins that is not done before; whether it has."""
-    for line in process.stdout:
-        if line.startswith(f"[{number}/{STEPS}]"):
-            return True
-    return False
+    """Wait until a step begins; whether it has."""
+    return any(line.startswith(f"[{number}/{STEPS}]") for line in process.stdout)
 
 
 def moments(dice: random.Random, seconds: dict[int, float]) -> Iterator[tuple[int, float]]:
@@ -175,7 +172,7 @@ def test_a_loop_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
 ) -> None:
     said = (finished / "said").read_text()
     took = re.findall(rf"^\[(\d+)/{STEPS}\].*\n(?:  (?!\d+\.\d s).*\n)*  ([\d.]+) s", said, re.M)
-    seconds = {number: 5.0 for number in range(1, STEPS + 1)} | {int(number): float(s) for number, s in took}
+    seconds = dict.fromkeys(range(1, STEPS + 1), 5.0) | {int(number): float(s) for number, s in took}
     path = file(place, tmp_path)
     for number, delay in moments(random.Random(0), seconds):
         process = begin(tmp_path, path)

@@ -136,15 +136,13 @@ def _check_apart(train: Read, dev: Read) -> None:
 
 
 def _check_teacher(settings: Settings, steps: list[Step], state: State) -> None:
-    """See that the teacher can be asked: its key, its address, its file."""
+    """See that the teacher can be asked: its key, its address."""
     if state.is_finished("generations"):
         return
     from ..builders.asking import run_to_end
     from ..builders.backends import open_backend
 
     options = settings.teacher.options
-    if options.backend == "replay" and not Path(options.replay_from).is_file():
-        raise ExcotError(f"teacher: there is no file {options.replay_from}", "give from: a JSONL file of candidates")
     if options.backend in ("openai", "azure", "openai-batch", "azure-batch"):
         try:
             run_to_end(_closed(open_backend(options, [])))
