@@ -28,7 +28,7 @@ class Place:
 
     folder: Path
 
-    def settings(self, out: Path, **changes: Any) -> dict[str, Any]:
+    def settings(self, out: Path | str, **changes: Any) -> dict[str, Any]:
         """What a loop's file says; a change to a part that is a mapping is laid over it."""
         recipes, cpu = ROOT / "recipes" / "tiny-llama", str(ROOT / "accelerate_configs" / "cpu.yaml")
         data = {"benchmark": "folder", "data": str(self.folder / "data")}
@@ -61,11 +61,11 @@ class Place:
         }
         return laid_over(settings, changes)
 
-    def file(self, out: Path, **changes: Any) -> str:
+    def file(self, run: Path, **changes: Any) -> str:
         """The file, beside the run folder."""
-        path = out.with_suffix(".yaml")
+        path = run.with_suffix(".yaml")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(self.settings(out, **changes), sort_keys=False), "utf-8")
+        path.write_text(yaml.safe_dump(self.settings(**{"out": run, **changes}), sort_keys=False), "utf-8")
         return str(path)
 
 
@@ -130,6 +130,7 @@ def _make_student(folder: Path, data: Path) -> None:
     labels = [[-100] * len(start) + end + [-100] * (length - len(start) - len(end)) for start, end in rows]
     ids, labels = torch.tensor(padded), torch.tensor(labels)
     torch.manual_seed(0)
+    torch.set_num_threads(1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(120):
         batch = torch.randperm(len(rows))[:8]

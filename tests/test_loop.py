@@ -18,6 +18,8 @@ import pytest
 from command import start
 from loops import Place, make_place
 
+from excot.loop.settings import read_settings
+from excot.loop.steps import all_steps
 from excot.run import Run
 
 torch = pytest.importorskip("torch")
@@ -152,16 +154,13 @@ def kill(process: Any) -> None:
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    gone, alive = psutil.wait_procs(children, timeout=5)
+    _, alive = psutil.wait_procs(children, timeout=5)
     assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE], alive
 
 
 def wait_for_step(process: Any, number: int) -> bool:
-    """Wait until a step begins that is not done before; whether it has."""
-    for line in process.stdout:
-        if line.startswith(f"[{number}/{STEPS}]"):
-            return True
-    return False
+    """Wait until a step begins; whether it has."""
+    return any(line.startswith(f"[{number}/{STEPS}]") for line in process.stdout)
 
 
 def moments(dice: random.Random, seconds: dict[int, float]) -> Iterator[tuple[int, float]]:
@@ -173,10 +172,9 @@ def moments(dice: random.Random, seconds: dict[int, float]) -> Iterator[tuple[in
 def test_a_loop_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
     finished: Path, place: Place, tmp_path: Path
 ) -> None:
-    said = (finished / "said").read_text()
-    took = re.findall(rf"^\[(\d+)/{STEPS}\].*\n(?:  (?!\d+\.\d s).*\n)*  ([\d.]+) s", said, re.M)
-    seconds = {number: 5.0 for number in range(1, STEPS + 1)} | {int(number): float(s) for number, s in took}
     path = file(place, tmp_path)
+    names = [step.name for step in all_steps(read_settings(path))]
+    seconds = {number: noted(finished)["steps"][name]["seconds"] for number, name in enumerate(names, start=1)}
     for number, delay in moments(random.Random(0), seconds):
         process = begin(tmp_path, path)
         if not wait_for_step(process, number):
@@ -269,3 +267,45 @@ def test_a_loop_stops_early_by_its_scores_and_goes_on_when_told(copied: Path, pl
         assert not Run(copied / "run", 2).has("generations")
     plan = finish(copied, file(place, copied, rounds=2), "--dry-run")
     assert "21 steps, 16 of them done" in plan and "dpo training took before" in plan
+
+
+def test_real_questions_of_spider_go_all_the_way_by_one_command(shared_data: Path, tmp_path: Path) -> None:
+    """A random model learns one answer by heart: that is enough for a round of its own."""
+    from excot.demo.model import make_llama
+
+    (tmp_path / "spider").symlink_to(shared_data / "spider")
+    texts = [json.dumps(row) for row in json.loads((shared_data / "spider" / "tables.json").read_text())[:40]]
+    small = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
+    make_llama(tmp_path / "student", texts, vocab_size=1000, **small)
+    spider = {"benchmark": "spider", "data": "spider"}
+    path = Place(tmp_path).file(
+        tmp_path / "run",
+        out="run",
+        train={**spider, "limit": 20},
+        dev={**spider, "split": "dev", "limit": 10},
+        teacher={"backend": "teacher", "n": 8, "from": None, "prompt": None},
+        student="student",
+        sft={"data": {"choose": "first", "limit": 1}, "training": SPIDER_SFT},
+        offpolicy={"data": {"limit": 4}, "training": {"learning_rate": 1e-6, "max_length": 4096}},
+        onpolicy={"sampling": {"n": 24, "limit": 1, "max_tokens": 600}},
+        score={"max_tokens": 16},
+    )
+    said = finish(tmp_path, path)
+    assert "20 questions on " in said and "10 questions on " in said and "all steps took" in said
+    models = noted(tmp_path)["models"]
+    assert {*models} >= {"base", "sft", "dpo"} and {model["rule"] for model in models.values()} == {"test_suite"}
+    counts = noted(tmp_path)["rounds"]["1"]
+    assert counts["questions"] == 1
+    assert ("dpo_round1" in models) == bool(
+        counts.get("with_pair")
+    )  # else there was nothing to learn from, and it says so
+    assert ("stopped: no pair comes of round 1" in said) != ("dpo_round1" in models)
+
+
+SPIDER_SFT = {
+    "max_steps": 60,
+    "save_steps": 50,
+    "per_device_train_batch_size": 1,
+    "learning_rate": 3e-3,
+    "max_length": 4096,
+}

@@ -21,6 +21,7 @@ TRAINING = (ROOT / "docs" / "training.md").read_text("utf-8")
 GENERATION = (ROOT / "docs" / "generation.md").read_text("utf-8")
 AUDIT = (ROOT / "docs" / "audit.md").read_text("utf-8")
 HUB = (ROOT / "docs" / "hub.md").read_text("utf-8")
+LOOP = (ROOT / "docs" / "loop.md").read_text("utf-8")
 VERIFICATION = (ROOT / "docs" / "verification.md").read_text("utf-8")
 PAGES = [
     ROOT / "README.md",
@@ -95,7 +96,7 @@ def test_the_page_of_the_hub_shows_what_is_printed(tmp_path: Path) -> None:
         assert run_console(HUB, tmp_path, **hub.environment(tmp_path / "home")) == 3
 
 
-PAGES_OF_COMMANDS = (README, TRAINING, HUB, GENERATION, VERIFICATION, AUDIT)
+PAGES_OF_COMMANDS = (README, TRAINING, HUB, GENERATION, VERIFICATION, AUDIT, LOOP)
 
 
 @pytest.mark.parametrize("line", [line for page in PAGES_OF_COMMANDS for line in commands(page)])

@@ -42,7 +42,7 @@ def drop(settings: Settings, steps: list[Step], state: State, from_round: int) -
     _drop_scores(settings, state, from_round)
     run = Run(settings.out)
     known = {*run.manifest["stages"], *(step.dataset for step in steps if step.out == settings.out and step.dataset)}
-    kept = ("questions", "generations")
+    kept = ("questions", "generations", "details", "scores")  # the last two, if any, are of the teacher's answers
     run.drop(name for name in sorted(known) if name not in kept and _round(name) >= from_round)
     models = Path(settings.out) / "models"
     for folder in models.iterdir() if models.is_dir() else ():

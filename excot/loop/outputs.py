@@ -34,11 +34,12 @@ class Outputs:
 
     def inputs(self, step: Step) -> dict[str, Any]:
         """What a step is made from, apart from what the run folder itself keeps an eye on."""
-        out = Run(step.out).manifest["stages"]
+        run = Run(step.out)
+        out = run.manifest["stages"]
         if step.kind == "train":
-            return {"data": out[step.dataset]["fingerprint"], "model": self._model(step.start)}
+            return {"data": run.dataset(step.dataset)["fingerprint"], "model": self._model(step.start)}
         if step.kind == "score":
-            return {"questions": out["questions"]["fingerprint"], "model": self._model(step.model)}
+            return {"questions": run.dataset("questions")["fingerprint"], "model": self._model(step.model)}
         if step.kind == "generate" and step.model:
             return {"model": self._model(step.model)}
         if step.kind == "push":

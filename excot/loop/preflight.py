@@ -32,7 +32,7 @@ class Read:
 
 
 def check_all(settings: Settings, steps: list[Step], state: State, from_round: int | None) -> None:
-    """Look at everything that can be looked at beforehand; nothing is written.
+    """Look at everything on this machine that can be looked at beforehand; nothing is written.
 
     Args:
         settings: of the loop.
@@ -51,8 +51,24 @@ def check_all(settings: Settings, steps: list[Step], state: State, from_round: i
     )
     _check_apart(train, dev)
     check_outputs(settings, steps, state, from_round)
-    _check_teacher(settings, steps, state)
-    _check_push(settings, steps, state)
+    _check_teacher(settings, state)
+
+
+def check_push(settings: Settings, steps: list[Step], state: State) -> None:
+    """See that rounds can be pushed: token, permission, and that nobody else has changed the repository, which is made
+    where there is none.
+
+    Raises:
+        ExcotError: they cannot.
+    """
+    push = settings.push
+    waiting = [step for step in steps if step.kind == "push" and not state.is_finished(step.name)]
+    if push is None or not waiting:
+        return
+    from ..hub.push import check_before
+
+    tag = waiting[0].asked["tag"]
+    check_before(StageConfig(out=settings.out, push_to_hub=push.repo, tag=tag, public=push.public))
 
 
 def check_outputs(settings: Settings, steps: list[Step], state: State, from_round: int | None) -> None:
@@ -135,16 +151,14 @@ def _check_apart(train: Read, dev: Read) -> None:
         log.warning("%d questions of dev are word for word in train: scores on them mean nothing", len(alike))
 
 
-def _check_teacher(settings: Settings, steps: list[Step], state: State) -> None:
-    """See that the teacher can be asked: its key, its address, its file."""
+def _check_teacher(settings: Settings, state: State) -> None:
+    """See that the teacher can be asked: its key, its address."""
     if state.is_finished("generations"):
         return
     from ..builders.asking import run_to_end
     from ..builders.backends import open_backend
 
     options = settings.teacher.options
-    if options.backend == "replay" and not Path(options.replay_from).is_file():
-        raise ExcotError(f"teacher: there is no file {options.replay_from}", "give from: a JSONL file of candidates")
     if options.backend in ("openai", "azure", "openai-batch", "azure-batch"):
         try:
             run_to_end(_closed(open_backend(options, [])))
@@ -154,14 +168,3 @@ def _check_teacher(settings: Settings, steps: list[Step], state: State) -> None:
 
 async def _closed(backend: Any) -> None:
     await backend.close()
-
-
-def _check_push(settings: Settings, steps: list[Step], state: State) -> None:
-    push = settings.push
-    waiting = [step for step in steps if step.kind == "push" and not state.is_finished(step.name)]
-    if push is None or not waiting:
-        return
-    from ..hub.push import check_before
-
-    tag = waiting[0].asked["tag"]
-    check_before(StageConfig(out=settings.out, push_to_hub=push.repo, tag=tag, public=push.public))

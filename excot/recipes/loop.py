@@ -25,7 +25,7 @@ from ..errors import UsageError
 from ..loop.anew import drop, pending
 from ..loop.counts import has_pair, in_words, round_counts, write_all_right
 from ..loop.outputs import Outputs
-from ..loop.preflight import check_all
+from ..loop.preflight import check_all, check_push
 from ..loop.report import duration, models_table, score_line
 from ..loop.runner import Taken, run_step
 from ..loop.settings import Settings, read_settings
@@ -54,13 +54,16 @@ def run_loop(config: RunConfig) -> str:
         state = State(settings.out)
         check_all(settings, steps, state, pending(state, config.from_round))
         return plan_text(settings, steps, state, pending(state, config.from_round))
-    if not (Path(settings.out) / ".excot").is_dir():  # what is wrong with a first start leaves nothing behind
+    is_first = not (Path(settings.out) / ".excot").is_dir()
+    if is_first:  # what is wrong with a first start leaves nothing behind
         check_all(settings, steps, State(settings.out), None)
     with alone(settings.out):
         wait_for_orphans(Path(settings.out) / ".excot" / "children")
         state = State(settings.out)
         from_round = pending(state, config.from_round)
-        check_all(settings, steps, state, from_round)
+        if not is_first or state.steps:
+            check_all(settings, steps, state, from_round)
+        check_push(settings, steps, state)
         if from_round is not None:
             drop(settings, steps, state, from_round)
         return Loop(settings, steps, state).run()
