@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,13 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported; no test asks the real Hub
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is: sums of other threads have other last digits
+
+with suppress(ImportError):  # vLLM's environment has got none
+    from hypothesis import HealthCheck, settings
+
+    # A machine that does other work beside is slow at times: that says nothing of the code.
+    settings.register_profile("beside others", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("beside others")
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
