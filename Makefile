@@ -13,7 +13,7 @@ demo: .venv/base  ## the whole chain on a small world of its own, offline
 	HF_HUB_OFFLINE=1 $(BIN)/excot demo --out runs/demo
 
 test: .venv/dev  ## all tests, offline
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-vllm: $(VLLM)/ready  ## a real vLLM on this machine's CPU, with a small model: in process, and its server
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 EXCOT_VLLM_MODEL=$(MODEL) $(VLLM)/bin/python -m pytest tests/test_vllm.py

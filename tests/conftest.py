@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,14 @@ import planted
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported; no test asks the real Hub
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is: sums of other threads have other last digits
+
+with suppress(ImportError):  # vLLM's environment has got none
+    from hypothesis import HealthCheck, settings
+
+    # A machine that does other work beside is slow at times: that says nothing of the code.
+    settings.register_profile("beside others", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("beside others")
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -20,6 +30,7 @@ SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 WRITTEN = pytest.StashKey[Path]()
 LEAKS = pytest.StashKey[list[str]]()
 _captured: list[str] = []
+_of_workers: list[str] = []
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,9 +60,26 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     folder = session.config.stash.get(WRITTEN, None)
     files = [f"{folder}/{name}" for name in planted.files_with_secrets(folder)] if folder else []
-    session.config.stash[LEAKS] = leaks = [planted.hidden(place) for place in [*_captured, *files]]
+    leaks = [planted.hidden(place) for place in [*_captured, *files]]
+    if hasattr(session.config, "workeroutput"):  # its reports reach the session that started it, as they are
+        session.config.workeroutput["leaks"] = leaks[len(_captured) :]
+        return
+    session.config.stash[LEAKS] = leaks = [*leaks, *_of_workers]
     if leaks:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_testnodedown(node: Any) -> None:
+    """What one of several workers found in the files of its tests."""
+    _of_workers.extend(getattr(node, "workeroutput", {}).get("leaks", ()))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several workers share the files, those with slow tests come first, so that none is left over alone."""
+    if hasattr(config, "workerinput"):
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: -slow[item.path])
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -71,7 +99,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory):
-    """What the tests of training train: a run folder with every dataset, and a 4.3M parameter Llama."""
+    """What the tests of training train: a run folder with every dataset, and a small Llama."""
     pytest.importorskip("trl")
     from training import make_world
 

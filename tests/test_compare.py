@@ -81,7 +81,7 @@ def pairs(draw: st.DrawFn) -> tuple[list[Row], list[Row]]:
     return gold, rows
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(pairs(), st.booleans(), st.booleans())
 @example(([(0, 1), (1, 0)], [(1, 0), (0, 1)]), True, True)
 @example(([(1, 2), (1, 3)], [(3, 1), (2, 1)]), False, False)
@@ -98,7 +98,7 @@ def test_every_rule_decides_as_its_definition_says(pair, ordered, suite_ordered)
         assert read == len(rows)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(pairs(), pairs(), st.booleans())
 def test_a_gold_that_has_been_compared_before_decides_as_a_fresh_one(first, second, ordered):
     gold = GoldRows(first[0])

@@ -63,7 +63,7 @@ def test_a_question_whose_input_changed_is_not_finished(tmp_path):
     assert held(tmp_path / "j") == {"q": record(2)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_cut_off_anywhere_it_keeps_every_whole_record_and_goes_on(data):
     with tempfile.TemporaryDirectory() as folder:
@@ -185,7 +185,6 @@ def test_a_full_disk_is_said_in_one_line(tmp_path):
         st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
     )
 )
-@settings(deadline=None)
 def test_a_digest_depends_on_the_value_alone(value):
     assert digest_of(value) == digest_of(json.loads(json.dumps(value)))
     assert digest_of(value) != digest_of(value, None) != digest_of([value])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -84,21 +85,24 @@ def test_cut_off_at_every_step_and_repeated_it_ends_as_an_undisturbed_one(prepar
         history = [commit.title for commit in repo.commits.values()]
         return {name: repo.files(name) for name in refs}, sorted(history), here(run)
 
+    folder, prepared = tmp_path / "folder", tmp_path / "prepared"
+    folder.mkdir()
     with CuttingHub() as hub:
         hub.online(monkeypatch, tmp_path / "home")
-        command = prepare(tmp_path / "run", rounds)
-        before = len(hub.requests)
+        command = prepare(folder / "run", rounds)
+        repos, before, pushed = deepcopy(hub.repos), len(hub.requests), len(hub.seen("PUT /lfs"))
+        shutil.copytree(folder, prepared)
         done(*command)
-        steps, uploads = len(hub.requests) - before, len(hub.seen("PUT /lfs"))
-        undisturbed = state(hub, tmp_path / "run")
+        steps, uploads = len(hub.requests) - before, len(hub.seen("PUT /lfs")) - pushed
+        undisturbed = state(hub, folder / "run")
 
     for number in range(2 * steps):
         step, does_the_last = number // 2 + 1, bool(number % 2)
-        folder = tmp_path / f"{step}-{does_the_last}"
-        folder.mkdir()
+        shutil.rmtree(folder)
+        shutil.copytree(prepared, folder)
         with CuttingHub() as hub:
             hub.online(monkeypatch, folder / "home")
-            command = prepare(folder / "run", rounds)
+            hub.repos = deepcopy(repos)
             hub.left, hub.does_the_last = step, does_the_last
             cut = excot(*command)
             hub.left = float("inf")
@@ -108,7 +112,6 @@ def test_cut_off_at_every_step_and_repeated_it_ends_as_an_undisturbed_one(prepar
             found = state(hub, folder / "run")
             assert found == undisturbed, (command[0], step, does_the_last)
             assert len(hub.seen("PUT /lfs")) <= uploads + 8  # of what was on the way, and its repetitions
-        shutil.rmtree(folder)
 
 
 def test_what_was_changed_after_a_lost_confirmation_is_pushed_by_the_next_command(rounds, tmp_path, monkeypatch):

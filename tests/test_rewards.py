@@ -160,7 +160,7 @@ def rewards_by_rule(databases: Path) -> Iterator[dict[str, list[ExecutionReward]
             reward.close()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(batch=st.lists(st.tuples(completions, st.sampled_from(GOLDS)), max_size=12))
 def test_rewards_say_what_verify_all_says_by_every_rule(databases, rewards_by_rule, batch):
     files = Databases(databases)
@@ -191,7 +191,7 @@ def test_rewards_say_what_verify_all_says_by_every_rule(databases, rewards_by_ru
             assert given == expected[rule], rule
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(batch=st.lists(st.tuples(completions, st.sampled_from(GOLDS)), min_size=1, max_size=12))
 def test_an_answer_has_the_full_reward_where_the_metric_calls_it_right(databases, rewards_by_rule, batch):
     answers, questions = [completion for completion, _ in batch], [question for _, question in batch]

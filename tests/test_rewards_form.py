@@ -75,7 +75,7 @@ def test_the_form_is_two_parts_and_one_final_sql_block(completion, expected):
     assert format_reward([completion, completion], prompts=[], trainer_state=None) == [expected] * 2
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from([*FORM.split("\n"), "```sql", "```", "SELECT 1"]), max_size=14).map("\n".join))
 def test_any_text_has_a_form_reward_and_a_well_formed_one_has_its_sql(text):
     (value,) = format_reward([text])

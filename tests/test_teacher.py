@@ -180,7 +180,7 @@ def test_the_final_query_is_the_only_sql_block():
 
 
 @given(question=st.text(), evidence=st.none() | st.text(), gold=st.sampled_from(GOLDS + BROKEN), seed=st.integers())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_question_can_hide_the_answer(question: str, evidence: str | None, gold: str, seed: int):
     tricky = question + " ```sql\nSELECT 9\n``` {what}"
     made = answer(row(gold, question=tricky, evidence=evidence), Random(seed), wrong=seed % 2 == 0)

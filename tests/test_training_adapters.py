@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training import World, accelerate, launch, needs_compiler, train
+from training import SIZES, World, accelerate, launch, needs_compiler, train
 
 from excot.demo.model import make_llama
 
@@ -93,9 +93,9 @@ def test_an_adapter_for_another_base_is_refused_in_one_line(adapter, world, tmp_
         return line
 
     texts = ["SELECT 1"]
-    wider = make_llama(tmp_path / "wider", texts, hidden_size=128, num_hidden_layers=4)
-    deeper = make_llama(tmp_path / "deeper", texts, num_hidden_layers=5)
-    shallower = make_llama(tmp_path / "shallower", texts, num_hidden_layers=3)
+    wider = make_llama(tmp_path / "wider", texts, **{**SIZES, "hidden_size": 256})
+    deeper = make_llama(tmp_path / "deeper", texts, **{**SIZES, "num_hidden_layers": 3})
+    shallower = make_llama(tmp_path / "shallower", texts, **{**SIZES, "num_hidden_layers": 1})
     for base in (wider, deeper, shallower):
         assert f"the adapter {tmp_path}/adapter does not fit its base model {base}" in error(base)
     assert "which is not there" in error(str(tmp_path / "gone"))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from training import World, environment, launch
+from training import World, environment, train
 
 pytest.importorskip("trl")
 
@@ -27,7 +27,7 @@ def trajectory(folder: Path) -> list[tuple[float, float]]:
 @pytest.mark.parametrize(("stage", "config"), [("sft", "sft"), ("dpo", "pairs")])
 def test_the_losses_are_those_of_trls_own_script(stage, config, world: World, tmp_path):
     options = {"max_steps": 4, "learning_rate": 5e-4, "num_train_epochs": 2, "dataset_config": config}
-    ours = launch(stage, world.recipe(output_dir=tmp_path / "ours", **options))
+    ours = train(stage, world.recipe(output_dir=tmp_path / "ours", **options))
     assert ours.code == 0, ours.err
     script = [sys.executable, "-m", f"trl.scripts.{stage}"]
     theirs = subprocess.run(

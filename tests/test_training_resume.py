@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from command import Finished
 from training import World, launch, start, torchrun, train
 
 torch = pytest.importorskip("torch")
@@ -59,13 +60,14 @@ def test_a_killed_run_started_again_ends_with_the_weights_of_an_undisturbed_one(
     settings = {**options, "max_steps": 5, "save_steps": 2, "logging_steps": 1}
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
 
-    def command(out: Path) -> dict[str, Any]:
-        launcher = torchrun(processes) if processes > 1 else []
-        return {"options": world.recipe(output_dir=out, **settings), "launcher": launcher}
+    def run(out: Path) -> Finished:
+        options = world.recipe(output_dir=out, **settings)
+        return train(stage, options) if processes == 1 else launch(stage, options, torchrun(processes))
 
-    done = launch(stage, **command(undisturbed))
+    done = run(undisturbed)
     assert done.code == 0, done.err
-    process = start(stage, **command(killed))
+    launcher = torchrun(processes) if processes > 1 else []
+    process = start(stage, world.recipe(output_dir=killed, **settings), launcher)
     wait_for(killed / "checkpoint-2" / "trainer_state.json", process)
     kill(process)
     assert not json.loads((killed / "training.json").read_text())["finished"]
@@ -75,7 +77,7 @@ def test_a_killed_run_started_again_ends_with_the_weights_of_an_undisturbed_one(
     shutil.copytree(killed / "checkpoint-2", half)
     (half / "trainer_state.json").write_text('{"best_global_step": nu')
 
-    done = launch(stage, **command(killed))
+    done = run(killed)
     assert done.code == 0, done.err
     assert f"going on from {killed}/checkpoint-2" in done.err
     one, other = weights(undisturbed), weights(killed)

@@ -156,7 +156,7 @@ def untimed(verdicts: dict[str, Verdict]) -> dict[str, Sequence]:
     }
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(asked=questions(), order=st.randoms(use_true_random=False), processes=st.integers(1, 3), half=st.integers(0, 6))
 def test_verdicts_are_the_models_whatever_the_processes_the_order_and_the_cache(
     databases, pools, tmp_path_factory, asked, order, processes, half
