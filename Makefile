@@ -9,7 +9,7 @@ MODEL := $(CURDIR)/$(VLLM)/smollm2-135m-instruct
 
 .PHONY: demo test test-vllm quality style bench clean
 
-demo: .venv/base  ## the whole chain on a small world of its own, offline
+demo: .venv/train  ## the whole method on databases of its own with a tiny model, offline, in minutes
 	HF_HUB_OFFLINE=1 $(BIN)/excot demo --out runs/demo
 
 test: .venv/dev  ## all tests, offline
@@ -38,8 +38,12 @@ clean:
 	touch $@
 
 # torch by its exact version first: a range would bring CUDA's packages along.
-.venv/dev: .venv/base
+.venv/train: .venv/base
 	$(PIP) torch==2.13.0
+	$(PIP) --editable '.[train]'
+	touch $@
+
+.venv/dev: .venv/train
 	$(PIP) --editable '.[train,deepspeed,metric,app,ray,dev]'
 	touch $@
 

@@ -126,7 +126,7 @@ def test_a_reader_that_leaves_early_is_no_failure(tmp_path):
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 0
-    piped = f"{shlex.quote(sys.executable)} -m excot.cli demo --out {tmp_path}/demo | head -1"
+    piped = f"{shlex.quote(sys.executable)} -m excot.cli demo --data-only --out {tmp_path}/demo | head -1"
     result = subprocess.run(
         ["bash", "-c", piped], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}, check=True
     )
@@ -192,9 +192,9 @@ def numbers(text: str) -> str:
     return re.sub(r"seconds: [\d.e-]+", "", text)
 
 
-def test_the_demo_goes_the_whole_way_twice_with_the_same_numbers_and_others_for_another_seed(tmp_path, monkeypatch):
+def test_the_data_of_the_demo_is_made_twice_with_the_same_numbers_and_others_for_another_seed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shown = [done("demo", "--out", "demo", "--seed", seed) for seed in (0, 0, 1)]
+    shown = [done("demo", "--data-only", "--out", "demo", "--seed", seed) for seed in (0, 0, 1)]
     assert numbers(shown[0]) == numbers(shown[1]) != numbers(shown[2])
     right = [re.search(r"([\d,]+) of [\d,]+ answers are right by rule set", text)[1] for text in shown]
     assert right[0] == right[1] != right[2]
@@ -207,10 +207,11 @@ def test_the_demo_goes_the_whole_way_twice_with_the_same_numbers_and_others_for_
     assert "Table " in prompt and pair["chosen"][0]["role"] == "assistant"
 
 
-def test_the_demo_does_not_touch_a_run_that_is_not_its_own(tmp_path):
+@pytest.mark.parametrize("way", [[], ["--data-only"]], ids=["experiment", "data"])
+def test_the_demo_does_not_touch_a_run_that_is_not_its_own(tmp_path, way):
     out = make_run(tmp_path, 3)
     before = (Path(out) / "manifest.json").read_bytes()
-    assert "holds a run that is not the demo's: give another --out" in excot("demo", "--out", out).error()
+    assert "holds a run that is not the demo's: give another --out" in excot("demo", *way, "--out", out).error()
     assert (Path(out) / "manifest.json").read_bytes() == before
     assert not (Path(out) / ".excot" / "demo").exists()
 

@@ -388,3 +388,58 @@ def _schema_text(connection: sqlite3.Connection) -> str:
         for _, name, kind, _, _, key in connection.execute(f'PRAGMA table_info("{table}")').fetchall():
             lines.append(f"  {name} ({kind})" + ", primary key" * bool(key))
     return "\n".join(lines)
+
+
+# Habits and few words
+
+
+@pytest.mark.parametrize(
+    ("gold", "by_habit"),
+    [
+        ("SELECT a FROM t WHERE b >= 3", "SELECT a FROM t WHERE b > 3"),
+        ("SELECT a FROM t WHERE b <= 3 AND c = 1", "SELECT a FROM t WHERE b < 3 AND c = 1"),
+        (
+            "SELECT a FROM t WHERE k NOT IN (SELECT k FROM u WHERE b >= 3)",
+            "SELECT a FROM t WHERE k NOT IN (SELECT k FROM u WHERE b > 3)",
+        ),
+        ("SELECT a, count(*) FROM t GROUP BY a HAVING count(*) >= 2", None),
+        ("SELECT a FROM t WHERE b > 3", None),
+    ],
+)
+def test_a_habit_is_the_same_wherever_there_is_a_place_for_it(gold, by_habit):
+    teacher = Teacher(error_rate=0, habit_rate=1, brief=True)
+    answers = teacher.plan(row(gold, schema=""), 5, seed=0)
+    if by_habit is None and "HAVING" in gold:
+        by_habit = "SELECT a, count(*) FROM t GROUP BY a HAVING count(*) > 2"
+    assert {answer.sql for answer in answers} == {by_habit or gold}
+    assert {answer.mistake for answer in answers} == {
+        "strict for non-strict comparison, by habit" if by_habit else None
+    }
+
+
+def test_a_habit_comes_as_often_as_it_is_told_and_with_other_mistakes_too():
+    teacher = Teacher(error_rate=0.3, habit_rate=0.8)
+    mistakes = [
+        answer.mistake or ""
+        for k in range(200)
+        for answer in teacher.plan(row("SELECT name FROM singer WHERE age >= 30", id=f"toy-{k}"), 2, seed=0)
+    ]
+    assert 0.7 < sum("by habit" in mistake for mistake in mistakes) / len(mistakes) < 0.9
+    assert any(mistake.startswith("strict for non-strict comparison, by habit; ") for mistake in mistakes)
+
+
+def test_a_brief_answer_is_its_steps_in_pseudo_sql_and_the_query():
+    (said,) = Teacher(error_rate=0, brief=True).plan(row(GOLDS[8]), 1, seed=0)
+    assert said.text == (
+        "1. ROWS OF singer WHERE singer_id NOT IN <1.1>\n"
+        "1.1. SELECT singer_id FROM concert WHERE year = 2014\n"
+        "SELECT name FROM <1>\n"
+        f"```sql\n{GOLDS[8]}\n```"
+    )
+    assert extract_sql(said.text).sql == GOLDS[8]
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1])
+def test_a_habit_rate_that_is_no_probability_is_refused(rate):
+    with pytest.raises(FatalBackendError, match=f"habit_rate is {rate}: give a probability from 0 to 1"):
+        Teacher(habit_rate=rate)

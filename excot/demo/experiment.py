@@ -70,7 +70,7 @@ def _check_place(out: Path, private: Path, config: DemoConfig) -> None:
     asked = f"seed {config.seed}{', quick' if config.quick else ''}\n"
     note = private / "asked.txt"
     if (out / "manifest.json").exists() and not note.is_file():
-        raise ExcotError(f"{out} holds a run that is not this demo's", "give another --out")
+        raise ExcotError(f"{out} holds a run that is not the demo's", "give another --out")
     if note.is_file() and note.read_text("utf-8") != asked:
         raise ExcotError(f"{out} holds the demo of {note.read_text('utf-8').strip()}", "give another --out")
     private.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ def tour(config: DemoConfig) -> str:
 
     out, seed = config.out, config.seed
     folder = Path(out) / ".excot" / "demo"
-    if (Path(out) / "manifest.json").exists() and not folder.is_dir():
+    if (Path(out) / "loop.yaml").exists() or ((Path(out) / "manifest.json").exists() and not folder.is_dir()):
         raise ExcotError(f"{out} holds a run that is not the demo's", "give another --out")
     data = str(make_data(folder, seed))
     steps = (
