@@ -64,7 +64,8 @@ def test_a_folder_keeps_one_seed(quick):
 
 
 def test_the_readme_shows_what_it_prints(quick):
-    (shown,) = re.findall(r"^\$ make demo\n.*?^\.\.\.\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (shown,) = re.findall(r"^\$ make demo\n.*?^\.\.\.\n(.*?)^```", readme, re.M | re.S)
     printed = form(quick[1])
     for line in filter(None, shown.splitlines()):
         assert form(line).strip() in printed or line.split()[0] == "dpo_round1", line
