@@ -220,7 +220,7 @@ def begun_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = State(out)
     for name in ("questions", "dev_questions", "generations", "verified", "sft_data", "sft"):
         state.begin(name, steps[name].asked, Outputs(settings, state).inputs(steps[name]))
-        state.finish(name, 1.0)
+        state.finish(name, 1.0, 1.0)
     state.models["sft"] = {"path": str(model), "files": record_files(model)}
     state.save()
     return place.folder
