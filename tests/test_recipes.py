@@ -153,9 +153,9 @@ def everything(args: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def test_every_model_has_the_same_four_recipes():
-    assert sorted(str(path.relative_to(ROOT / "recipes")) for path in (ROOT / "recipes").glob("*/*")) == sorted(
-        f"{recipe}.yaml" for recipe in RECIPES
-    )
+    assert sorted(
+        str(path.relative_to(ROOT / "recipes")) for path in (ROOT / "recipes").glob("*/*") if path.name != "loop.yaml"
+    ) == sorted(f"{recipe}.yaml" for recipe in RECIPES)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
