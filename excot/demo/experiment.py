@@ -20,7 +20,7 @@ from ..atomic import replace_text
 from ..config import DemoConfig, RunConfig
 from ..errors import ExcotError
 from ..llm.teacher import Teacher
-from ..loop.settings import Settings, read_settings
+from ..loop.settings import Settings, check_installed, read_settings
 from ..loop.state import State, alone
 from ..loop.steps import Model, Step, score_step, train_step
 from ..recipes.loop import Loop, run_loop
@@ -46,6 +46,7 @@ def experiment(config: DemoConfig) -> str:
         ExcotError: the folder holds another run, or what trains is not installed.
     """
     out, private = Path(config.out), Path(config.out) / ".excot" / "demo"
+    check_installed("torch", "transformers", "trl", "accelerate")
     _check_place(out, private, config)
     path = _prepare(out, private, config)
     print(run_loop(RunConfig(loop=str(path))).rpartition("\nnext: ")[0], flush=True)
