@@ -17,6 +17,8 @@ from excot.run import Run
 
 pytest.importorskip("trl")
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
 MODELS = ["base", "sft", "dpo", "control"]
 
 
