@@ -202,13 +202,14 @@ def test_dpo_tells_right_from_wrong_answers_to_questions_it_has_not_seen(tmp_pat
     """The demo's databases and the teacher's pairs; three pairs in ten are held out, by question."""
     prompt = tmp_path / "short.jinja"
     prompt.write_text("{{ question }}")
-    sizes = {"vocab_size": 1024, "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 2}
+    sizes = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128}
+    sizes |= {"num_hidden_layers": 1, "num_attention_heads": 2}
     world = make_world(tmp_path, prompt=str(prompt), n=12, max_per_question=4, model=sizes)
     common = {"per_device_train_batch_size": 8, "test_split_size": 0.3, **SHORT, "max_length": 1024}
-    sft = train("sft", world.recipe(output_dir=tmp_path / "sft", max_steps=40, **{**common, "learning_rate": 3e-3}))
+    sft = train("sft", world.recipe(output_dir=tmp_path / "sft", max_steps=30, **{**common, "learning_rate": 5e-3}))
     assert sft.code == 0, sft.err
-    steps = {"max_steps": 35, "eval_steps": 35, "eval_strategy": "steps"}
-    settings = {**common, **steps, "learning_rate": 3e-4, "model_name_or_path": tmp_path / "sft"}
+    steps = {"max_steps": 20, "eval_steps": 20, "eval_strategy": "steps"}
+    settings = {**common, **steps, "learning_rate": 2e-3, "model_name_or_path": tmp_path / "sft"}
     done = train("dpo", world.recipe(output_dir=tmp_path / "dpo", **settings))
     assert done.code == 0, done.err
     # It starts as its own reference: every margin is 0, and a guess would be right in half of the cases. With 150 or
