@@ -147,7 +147,7 @@ def _loop(out: Path, private: Path, config: DemoConfig) -> dict[str, Any]:
         "sft": {
             "recipe": str(_RECIPES / "sft.yaml"),
             "accelerate_config": cpu,
-            "training": {**common, "max_steps": 8 if quick else 400, "learning_rate": 3e-3, "warmup_steps": 0.03},
+            "training": {**common, "max_steps": 8 if quick else 400, "learning_rate": 6e-3, "warmup_steps": 0.03},
         },
         "offpolicy": {
             "recipe": str(_RECIPES / "dpo_offpolicy.yaml"),
