@@ -70,7 +70,8 @@ def test_the_readme_shows_what_it_prints(quick):
     (shown,) = re.findall(r"^\$ make demo\n.*?^\.\.\.\n(.*?)^```", readme, re.M | re.S)
     printed = form(quick[1])
     for line in filter(None, shown.splitlines()):
-        assert form(line).strip() in printed or line.split()[0] == "dpo_round1", line
+        # A model that has taken a few steps answers nothing right, so that there is no on-policy pair to learn from.
+        assert form(line).strip() in printed or "dpo_round1" in line, line
 
 
 def test_the_splits_share_no_question_and_the_files_of_a_database_differ(tmp_path):
