@@ -124,7 +124,7 @@ class Outputs:
         if step.kind == "train":
             check_files(step.model.path, self._state.models[step.model.name]["files"], remedy)
         elif step.kind == "score":
-            run.dataset("details"), run.dataset("scores")
+            run.dataset("details")  # a score that was killed may have left `scores` behind it: it will complete them
             if step.model.name not in known_systems(run):
                 raise ExcotError(f"{step.out} has no scores of {step.model.name} any more", remedy)
         else:

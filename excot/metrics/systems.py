@@ -146,6 +146,8 @@ def drop_systems(run: Run, names: Iterable[str]) -> None:
     gone, known = {*names}, known_systems(run)
     left = {name: system for name, system in known.items() if name not in gone}
     if left == known:
+        if left:  # a process that was killed after the details may not have come to these
+            complete_summaries(run)
         return
     if not left:
         run.drop(["details", "scores"])
