@@ -15,8 +15,8 @@ from .questions import has_closed_bound
 _NOT = """\
 What this is: a tiny model with random weights, on questions from templates. Its teacher has seen the gold, and has a
 habit: it reads "at least" as "more than". Where no row lies on the bound execution calls that right, so SFT learns it;
-preferences, which are only drawn where the results differ, unlearn it. More SFT does not, but learns the rest better.
-Which of the two ends higher differs from seed to seed (docs/experiment.md), and nothing follows for large models."""
+preferences are only drawn where the results differ. Whether they or more SFT end higher differs from run to run
+(docs/experiment.md), and nothing follows for large models."""
 _QUICK = "These figures mean nothing: --quick takes a few steps of everything, to see that it runs."
 
 _TRAINED = {
