@@ -87,6 +87,25 @@ class SelectiveConfig(StageConfig):
 
 
 @dataclass(kw_only=True)
+class LoadingConfig(StageConfig):
+    """What the verbs have in common that can load a model by themselves."""
+
+    device: str = option("auto", "transformers: cpu, cuda, cuda:1, mps", affects_output=False)
+    adapter: str | None = option(None, "transformers, vllm: the folder of a LoRA adapter on top of the model")
+    tensor_parallel_size: int | None = option(
+        None, "vllm: GPUs that one copy of the model is split over", affects_output=False
+    )
+    data_parallel_size: int | None = option(None, "vllm: copies of the model side by side", affects_output=False)
+    max_model_len: int | None = option(
+        None, "vllm: tokens of prompt and answer together (default: the model's own)", affects_output=False
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, tensor_parallel_size=1, data_parallel_size=1, max_model_len=1)
+
+
+@dataclass(kw_only=True)
 class ExecutingConfig(StageConfig):
     """What the stages have in common that execute statements."""
 
@@ -140,7 +159,7 @@ def _refuse_meaningless(config: Any) -> None:
 
 
 @dataclass(kw_only=True)
-class GenerateConfig(SelectiveConfig, LongStageConfig, RoundConfig):
+class GenerateConfig(LoadingConfig, SelectiveConfig, LongStageConfig, RoundConfig):
     """Answer every question several times with a model."""
 
     backend: Literal[
@@ -181,15 +200,6 @@ class GenerateConfig(SelectiveConfig, LongStageConfig, RoundConfig):
     batch_size: int = option(
         16, "transformers: sequences generated together; keep concurrency times n at twice that", affects_output=False
     )
-    device: str = option("auto", "transformers: cpu, cuda, cuda:1, mps", affects_output=False)
-    adapter: str | None = option(None, "transformers, vllm: the folder of a LoRA adapter on top of the model")
-    tensor_parallel_size: int | None = option(
-        None, "vllm: GPUs that one copy of the model is split over", affects_output=False
-    )
-    data_parallel_size: int | None = option(None, "vllm: copies of the model side by side", affects_output=False)
-    max_model_len: int | None = option(
-        None, "vllm: tokens of prompt and answer together (default: the model's own)", affects_output=False
-    )
     replay_from: str | None = option(
         None, "replay: a JSONL file of candidates, or a batch API's results.jsonl", name="from", affects_output=False
     )
@@ -202,7 +212,7 @@ class GenerateConfig(SelectiveConfig, LongStageConfig, RoundConfig):
         if self.n is None and self.backend != "replay":
             self.n = 32
         at_least(self, n=1, temperature=0, max_tokens=1, few_shots=0, concurrency=1, timeout=0.001, batch_size=1)
-        at_least(self, tensor_parallel_size=1, data_parallel_size=1, max_model_len=1, max_cost=0, max_tokens_total=1)
+        at_least(self, max_cost=0, max_tokens_total=1)
         at_most(self, top_p=1, error_rate=1, habit_rate=1, few_shots=3)
         at_least(self, top_p=0, error_rate=0, habit_rate=0)
         if self.submit and self.collect:
@@ -298,7 +308,7 @@ class PairsConfig(SelectiveConfig, RoundConfig):
 
 
 @dataclass(kw_only=True)
-class ScoreConfig(SelectiveConfig, ExecutingConfig, LongStageConfig):
+class ScoreConfig(LoadingConfig, SelectiveConfig, ExecutingConfig, LongStageConfig):
     """Score a file of predictions, a model, or the run's own generations, by executing every answer."""
 
     predictions: str | None = option(
@@ -341,19 +351,10 @@ class ScoreConfig(SelectiveConfig, ExecutingConfig, LongStageConfig):
     )
     concurrency: int = option(16, "questions in flight at once", affects_output=False)
     batch_size: int = option(16, "transformers: sequences generated together", affects_output=False)
-    device: str = option("auto", "transformers: cpu, cuda, cuda:1, mps", affects_output=False)
-    adapter: str | None = option(None, "transformers, vllm: the folder of a LoRA adapter on top of the model")
-    tensor_parallel_size: int | None = option(
-        None, "vllm: GPUs that one copy of the model is split over", affects_output=False
-    )
-    data_parallel_size: int | None = option(None, "vllm: copies of the model side by side", affects_output=False)
-    max_model_len: int | None = option(
-        None, "vllm: tokens of prompt and answer together (default: the model's own)", affects_output=False
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, repetitions=1, tensor_parallel_size=1, data_parallel_size=1, max_model_len=1)
+        at_least(self, repetitions=1)
         at_least(self, n=1, temperature=0, top_p=0, max_tokens=1, concurrency=1, batch_size=1)
         at_most(self, top_p=1)
         if self.predictions and self.model:

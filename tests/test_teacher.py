@@ -402,15 +402,16 @@ def _schema_text(connection: sqlite3.Connection) -> str:
             "SELECT a FROM t WHERE k NOT IN (SELECT k FROM u WHERE b >= 3)",
             "SELECT a FROM t WHERE k NOT IN (SELECT k FROM u WHERE b > 3)",
         ),
-        ("SELECT a, count(*) FROM t GROUP BY a HAVING count(*) >= 2", None),
+        (
+            "SELECT a, count(*) FROM t GROUP BY a HAVING count(*) >= 2",
+            "SELECT a, count(*) FROM t GROUP BY a HAVING count(*) > 2",
+        ),
         ("SELECT a FROM t WHERE b > 3", None),
     ],
 )
 def test_a_habit_is_the_same_wherever_there_is_a_place_for_it(gold, by_habit):
     teacher = Teacher(error_rate=0, habit_rate=1, brief=True)
     answers = teacher.plan(row(gold, schema=""), 5, seed=0)
-    if by_habit is None and "HAVING" in gold:
-        by_habit = "SELECT a, count(*) FROM t GROUP BY a HAVING count(*) > 2"
     assert {answer.sql for answer in answers} == {by_habit or gold}
     assert {answer.mistake for answer in answers} == {
         "strict for non-strict comparison, by habit" if by_habit else None

@@ -104,18 +104,13 @@ def make_splits(folder: Path, seed: int, sizes: dict[str, int], instances: int) 
         world = replace(world, range=(10, 59))  # two digits; and a bound meets a row of about every second database
         for instance in range(instances):
             name = f"{world.db_id}_{instance}" if instance else world.db_id
-            path = folder / "database" / world.db_id / f"{name}.sqlite"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            _fill(path, world, generator)
+            _make_database(folder, world, name, generator)
         share = -(-sum(sizes.values()) // len(WORLDS))
-        for question, sql, difficulty in draw_questions(world, share, generator):
-            rows.append({"db_id": world.db_id, "question": question, "gold_sql": sql, "difficulty": difficulty})
+        rows += [_row(world, drawn) for drawn in draw_questions(world, share, generator)]
     generator.shuffle(rows)
     start = 0
     for split, size in sizes.items():
-        text = "".join(json.dumps(row) + "\n" for row in rows[start : start + size])
-        (folder / f"{split}.jsonl").write_text(text, "utf-8")
+        _write(folder / f"{split}.jsonl", rows[start : start + size])
         start += size
     return folder
 
@@ -134,16 +129,27 @@ def make_data(folder: Path, seed: int, questions: int = 150) -> Path:
     generator = random.Random(f"demo:{seed}")
     rows = []
     for world in WORLDS:
-        path = folder / "database" / world.db_id / f"{world.db_id}.sqlite"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        _fill(path, world, generator)
-        for question, sql, difficulty in sorted(set(_questions(world, generator))):
-            rows.append({"db_id": world.db_id, "question": question, "gold_sql": sql, "difficulty": difficulty})
+        _make_database(folder, world, world.db_id, generator)
+        rows += [_row(world, drawn) for drawn in sorted(set(_questions(world, generator)))]
     generator.shuffle(rows)
-    text = "".join(json.dumps(row) + "\n" for row in rows[:questions])
-    (folder / "questions.jsonl").write_text(text, "utf-8")
+    _write(folder / "questions.jsonl", rows[:questions])
     return folder
+
+
+def _row(world: World, drawn: tuple[str, str, str]) -> dict[str, str]:
+    question, sql, difficulty = drawn
+    return {"db_id": world.db_id, "question": question, "gold_sql": sql, "difficulty": difficulty}
+
+
+def _write(path: Path, rows: list[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def _make_database(folder: Path, world: World, name: str, generator: random.Random) -> None:
+    path = folder / "database" / world.db_id / f"{name}.sqlite"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    _fill(path, world, generator)
 
 
 def _fill(path: Path, world: World, generator: random.Random) -> None:

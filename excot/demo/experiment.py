@@ -25,7 +25,7 @@ from ..loop.state import State, alone
 from ..loop.steps import Model, Step, score_step, train_step
 from ..recipes.loop import Loop, run_loop
 from .data import make_splits
-from .outcome import outcome
+from .outcome import cpu_seconds, outcome
 
 SIZES = {"train": 1800, "dev": 300, "test": 300}
 """Questions of each split. The settings below were chosen by dev; what the demo shows is of test."""
@@ -173,15 +173,10 @@ def _control(settings: Settings, state: State) -> list[Step]:
     control = Model("control", os.path.join(settings.out, "models", "control"))
     taken = state.steps["sft"]["cpu_seconds"]
     steps = settings.sft.options["max_steps"]
-    more = max(1, round(steps * preference_seconds(state) / taken)) if taken else steps
+    preferring = cpu_seconds("dpo", state) + cpu_seconds("dpo_round1", state)
+    more = max(1, round(steps * preferring / taken)) if taken else steps
     options = {**settings.sft.options, "max_steps": more, "learning_rate": 1e-3}
     return [
         train_step(settings, replace(settings.sft, options=options), sft, control, 0),
         score_step(settings, control, 0),
     ]
-
-
-def preference_seconds(state: State) -> float:
-    """CPU seconds of all that makes the last model from the SFT model: pairs, samples, verdicts, training."""
-    parts = ("pairs", "dpo", "generations_round1", "verified_round1", "pairs_round1", "dpo_round1")
-    return sum(state.steps[part]["cpu_seconds"] for part in parts if part in state.steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..config import DemoConfig
 from ..loop.settings import Settings
 from ..loop.state import State
-from ..metrics.statistics import mcnemar, paired_bootstrap_interval
+from ..metrics.comparison import difference
 from ..metrics.systems import read_scores
 from ..metrics.table import align, percent, span
 from ..run import Run
@@ -34,21 +34,19 @@ def outcome(settings: Settings, state: State, config: DemoConfig) -> str:
     rows_of = {name: entry["rows"] for name, entry in data.items()}
     questions = {row["id"]: row["question"] for row in dev.read("questions", ["id", "question"])}
     names = [name for name in _TRAINED if name in state.models]
-    right = {
-        name: {row["id"]: row["right"] for row in read_scores(dev, name).details} for name in names
-    }  # by system, then by question
     rows = []
     for name in names:
         model = state.models[name]
-        closed = [share for id, share in right[name].items() if has_closed_bound(questions[id])]
+        details = read_scores(dev, name).details
+        closed = [row["right"] for row in details if has_closed_bound(questions[row["id"]])]
         rows.append(
             [
                 name,
-                _TRAINED[name].format(**rows_of) if name != "dpo_round1" or "pairs_round1" in rows_of else "",
+                _TRAINED[name].format(**rows_of),
                 percent(model["exec_acc"]),
                 span(model["exec_acc_low"], model["exec_acc_high"]),
                 percent(sum(closed) / max(1, len(closed))),
-                f"{_cpu(name, state):,.0f} s" if name != "base" else "",
+                f"{cpu_seconds(name, state):,.0f} s" if name != "base" else "",
             ]
         )
     head = ["model", "trained on", "EX", "95% interval", "bounds", "CPU"]
@@ -58,7 +56,7 @@ def outcome(settings: Settings, state: State, config: DemoConfig) -> str:
         "",
         align(rows, head, words=2),
         "",
-        *_against_control(names, right),
+        *_against_control([name for name in names if name != "control"][-1], settings.dev_out),
         "",
         *([_QUICK, ""] if config.quick else []),
         _NOT,
@@ -66,8 +64,8 @@ def outcome(settings: Settings, state: State, config: DemoConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cpu(name: str, state: State) -> float:
-    """CPU seconds that making a model took beyond the one it starts from: its data, and its training."""
+def cpu_seconds(name: str, state: State) -> float:
+    """What making a model took beyond the one it starts from: its data, and its training, on all processors."""
     parts = {
         "sft": ("generations", "verified", "sft_data", "sft"),
         "dpo": ("pairs", "dpo"),
@@ -77,16 +75,12 @@ def _cpu(name: str, state: State) -> float:
     return sum(state.steps[part]["cpu_seconds"] for part in parts if part in state.steps)
 
 
-def _against_control(names: list[str], right: dict[str, dict[str, float]]) -> list[str]:
+def _against_control(last: str, folder: str) -> list[str]:
     """The last model of the loop beside the control, question by question."""
-    last = [name for name in names if name != "control"][-1]
-    pairs = [(right["control"][id], share) for id, share in right[last].items()]
-    low, high = paired_bootstrap_interval([before for before, _ in pairs], [after for _, after in pairs])
-    points = 100 * sum(after - before for before, after in pairs) / len(pairs)
-    lost, gained = (sum(pair == tossed for pair in pairs) for tossed in ((1, 0), (0, 1)))
-    p = mcnemar(lost, gained)
+    found = difference(f"{folder}:control", f"{folder}:{last}")
+    low, high = found.interval
     return [
-        f"{last} over the control: {points:+.1f} points (95% interval {100 * low:+.1f} to {100 * high:+.1f}); "
-        f"{gained} questions",
-        f"only {last} has right, {lost} only the control (McNemar: p {'<0.0001' if p < 0.0001 else f'{p:.4f}'})",
+        f"{last} over the control: {found.points:+.1f} points (95% interval {low:+.1f} to {high:+.1f}); "
+        f"{len(found.gained)} questions",
+        f"only {last} has right, {len(found.lost)} only the control (McNemar: p {found.p_in_words})",
     ]

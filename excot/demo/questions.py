@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
-from .data import Entity, World
+from .data import World
 
 Drawn = tuple[str, str, str]
 """A question, its gold SQL, and its difficulty."""
@@ -30,92 +31,24 @@ def has_closed_bound(question: str) -> bool:
     return any(f" {words} " in question for words, _ in _CLOSED)
 
 
-def _bound(world: World, generator: random.Random) -> tuple[str, str]:
-    """A bound in words and as a condition."""
+def _bounded(template: Drawn, world: World, generator: random.Random) -> Drawn:
+    """A template of `_BOUNDED` filled in."""
     words, operator = generator.choice(_CLOSED if generator.random() < _CLOSED_SHARE else _OPEN)
-    value, column = generator.randint(*world.range), world.child.number
-    return f"{words} {value} {column}", f"{column} {operator} {value}"
-
-
-def _names(entity: Entity) -> str:
-    return entity.name.replace("_", " ")
-
-
-def _list(world: World, generator: random.Random) -> Drawn:
-    words, condition = _bound(world, generator)
-    e = world.child
-    return (
-        f"List the {_names(e)} of every {e.one} with {words}.",
-        f"SELECT {e.name} FROM {e.table} WHERE {condition}",
-        "simple",
-    )
-
-
-def _list_of_category(world: World, generator: random.Random) -> Drawn:
-    words, condition = _bound(world, generator)
-    e, category = world.child, generator.choice(world.categories)
-    return (
-        f"Which {e.many} of the {e.category} {category} have {words}?",
-        f"SELECT {e.name} FROM {e.table} WHERE {e.category} = '{category}' AND {condition}",
-        "moderate",
-    )
-
-
-def _count(world: World, generator: random.Random) -> Drawn:
-    words, condition = _bound(world, generator)
-    e = world.child
-    return f"How many {e.many} have {words}?", f"SELECT COUNT(*) FROM {e.table} WHERE {condition}", "simple"
-
-
-def _count_of_category(world: World, generator: random.Random) -> Drawn:
-    words, condition = _bound(world, generator)
-    e, category = world.child, generator.choice(world.categories)
-    return (
-        f"How many {e.many} of the {e.category} {category} have {words}?",
-        f"SELECT COUNT(*) FROM {e.table} WHERE {e.category} = '{category}' AND {condition}",
-        "moderate",
-    )
-
-
-def _per_category(world: World, generator: random.Random) -> Drawn:
-    words, condition = _bound(world, generator)
-    e = world.child
-    return (
-        f"For each {e.category}, how many {e.many} have {words}?",
-        f"SELECT {e.category}, COUNT(*) FROM {e.table} WHERE {condition} GROUP BY {e.category}",
-        "moderate",
-    )
-
-
-def _joined(world: World, generator: random.Random) -> Drawn:
-    words, condition = _bound(world, generator)
-    p, c = world.parent, world.child
-    name, _ = generator.choice(world.parents[:-1])  # the last one has no children
-    return (
-        f"How many {c.many} {world.belongs} {name} have {words}?",
-        f"SELECT COUNT(*) FROM {c.table} JOIN {p.table} USING ({world.key}) WHERE {p.name} = '{name}' AND {condition}",
-        "challenging",
-    )
-
-
-def _without(world: World, generator: random.Random) -> Drawn:
-    words, condition = _bound(world, generator)
-    p, c, key = world.parent, world.child, world.key
-    return (
-        f"Name the {p.many} without any {c.one} with {words}.",
-        f"SELECT {p.name} FROM {p.table} WHERE {key} NOT IN (SELECT {key} FROM {c.table} WHERE {condition})",
-        "challenging",
-    )
-
-
-def _different(world: World, generator: random.Random) -> Drawn:
-    words, condition = _bound(world, generator)
-    p, c = world.parent, world.child
-    return (
-        f"How many different {p.many} have a {c.one} with {words}?",
-        f"SELECT COUNT(DISTINCT {world.key}) FROM {c.table} WHERE {condition}",
-        "moderate",
-    )
+    value, number = generator.randint(*world.range), world.child.number
+    facts = {
+        "w": world,
+        "p": world.parent,
+        "c": world.child,
+        "names": world.child.name.replace("_", " "),
+        "bound": f"{words} {value} {number}",
+        "condition": f"{number} {operator} {value}",
+    }
+    question, sql, difficulty = template
+    if "{category}" in question:
+        facts["category"] = generator.choice(world.categories)
+    if "{parent}" in question:
+        facts["parent"] = generator.choice(world.parents[:-1])[0]  # the last one has no children
+    return question.format(**facts), sql.format(**facts), difficulty
 
 
 def _top(world: World, generator: random.Random) -> Drawn:
@@ -139,15 +72,52 @@ def _year(world: World, generator: random.Random) -> Drawn:
     )
 
 
+_BOUNDED = (
+    (
+        "List the {names} of every {c.one} with {bound}.",
+        "SELECT {c.name} FROM {c.table} WHERE {condition}",
+        "simple",
+    ),
+    (
+        "Which {c.many} of the {c.category} {category} have {bound}?",
+        "SELECT {c.name} FROM {c.table} WHERE {c.category} = '{category}' AND {condition}",
+        "moderate",
+    ),
+    (
+        "How many {c.many} have {bound}?",
+        "SELECT COUNT(*) FROM {c.table} WHERE {condition}",
+        "simple",
+    ),
+    (
+        "How many {c.many} of the {c.category} {category} have {bound}?",
+        "SELECT COUNT(*) FROM {c.table} WHERE {c.category} = '{category}' AND {condition}",
+        "moderate",
+    ),
+    (
+        "For each {c.category}, how many {c.many} have {bound}?",
+        "SELECT {c.category}, COUNT(*) FROM {c.table} WHERE {condition} GROUP BY {c.category}",
+        "moderate",
+    ),
+    (
+        "How many {c.many} {w.belongs} {parent} have {bound}?",
+        "SELECT COUNT(*) FROM {c.table} JOIN {p.table} USING ({w.key}) WHERE {p.name} = '{parent}' AND {condition}",
+        "challenging",
+    ),
+    (
+        "Name the {p.many} without any {c.one} with {bound}.",
+        "SELECT {p.name} FROM {p.table} WHERE {w.key} NOT IN (SELECT {w.key} FROM {c.table} WHERE {condition})",
+        "challenging",
+    ),
+    (
+        "How many different {p.many} have a {c.one} with {bound}?",
+        "SELECT COUNT(DISTINCT {w.key}) FROM {c.table} WHERE {condition}",
+        "moderate",
+    ),
+)
+"""Of the world, its parent and its child: a question with a bound, its gold SQL, and its difficulty."""
+
 _KINDS: tuple[Callable[[World, random.Random], Drawn], ...] = (
-    _list,
-    _list_of_category,
-    _count,
-    _count_of_category,
-    _per_category,
-    _joined,
-    _without,
-    _different,
+    *(partial(_bounded, template) for template in _BOUNDED),
     _top,
     _year,
 )

@@ -71,7 +71,7 @@ class _Pair:
 
 
 @dataclass(frozen=True)
-class _Difference:
+class Difference:
     """What two systems make of some questions."""
 
     pairs: Sequence[_Pair]
@@ -103,7 +103,21 @@ class _Difference:
 
     @cached_property
     def p(self) -> float:
+        """Of McNemar's exact test."""
         return mcnemar(len(self.lost), len(self.gained))
+
+    @property
+    def p_in_words(self) -> str:
+        return "<0.0001" if self.p < 0.0001 else f"{self.p:.4f}"
+
+
+def difference(baseline: str, system: str) -> Difference:
+    """What two scored systems make of the same questions; each is ``FOLDER`` or ``FOLDER:SYSTEM``.
+
+    Raises:
+        ExcotError: as `compare_runs`.
+    """
+    return Difference(_pairs(_read(baseline), _read(system)))
 
 
 def _read(given: str) -> _Scored:
@@ -187,7 +201,7 @@ def _write(path: Path, pairs: Sequence[_Pair]) -> None:
 
 
 def _report(baseline: _Scored, system: _Scored, pairs: Sequence[_Pair], out: str | None) -> str:
-    all_ = _Difference(pairs)
+    all_ = Difference(pairs)
     only = [
         f"{len(scored.scores.details) - len(pairs):,} of {scored.given}"
         for scored in (baseline, system)
@@ -209,10 +223,10 @@ def _report(baseline: _Scored, system: _Scored, pairs: Sequence[_Pair], out: str
     return "\n\n".join(parts)
 
 
-def _table(all_: _Difference) -> str:
+def _table(all_: Difference) -> str:
     groups = {"all": all_}
     for name in sorted({pair.baseline["difficulty"] for pair in all_.pairs} - {None}, key=difficulty_order):
-        groups[name] = _Difference([pair for pair in all_.pairs if pair.baseline["difficulty"] == name])
+        groups[name] = Difference([pair for pair in all_.pairs if pair.baseline["difficulty"] == name])
     rows = []
     for name, group in groups.items():
         low, high = group.interval
@@ -223,7 +237,7 @@ def _table(all_: _Difference) -> str:
                 *map(percent, group.shares),
                 f"{group.points:+.1f}",
                 f"{low:+.1f} to {high:+.1f}",
-                "<0.0001" if group.p < 0.0001 else f"{group.p:.4f}",
+                group.p_in_words,
                 f"{len(group.gained):,}",
                 f"{len(group.lost):,}",
             ]
@@ -232,7 +246,7 @@ def _table(all_: _Difference) -> str:
     return align(rows, head)
 
 
-def _verdict(baseline: str, system: str, found: _Difference) -> str:
+def _verdict(baseline: str, system: str, found: Difference) -> str:
     """In words, whether the difference is more than noise."""
     low, high = found.interval
     by_test, by_interval = found.p < _NOISE, low > 0 or high < 0

@@ -151,4 +151,4 @@ def _on_one_line(text: str) -> str:
 
 def _unfenced(text: str) -> str:
     """On one line and without fences, so that nothing in the user's words can open or close a block."""
-    return " ".join(text.replace("```", "'''").split())
+    return _on_one_line(text.replace("```", "'''"))
